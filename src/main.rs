@@ -1,0 +1,2 @@
+//! instep
+fn main() {}
