@@ -22,7 +22,7 @@ pub(super) fn fetch(productive: &Productive, resource: &ResourceSpec, keys: &[Ke
             let key = keys.first().map_or("", Key::as_str);
             get(productive, &format!("/{}", kind.name), &format!("{}/{}", kind.name, encode(key)), &query)
         }
-        By::List => {
+        By::Bulk | By::List => {
             let ids: Vec<&str> = keys.iter().map(Key::as_str).collect();
             query.push(("filter[id]".into(), ids.join(",")));
             if kind.name == "projects" {
