@@ -43,6 +43,19 @@ impl SendError {
     pub fn reached(&self) -> bool {
         matches!(self, Self::Timeout(_) | Self::Interrupted(_) | Self::TooLarge(_))
     }
+
+    /// A short, constant name for metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Timeout(_) => "timeout",
+            Self::Interrupted(_) => "interrupted",
+            Self::TooLarge(_) => "too_large",
+            Self::Credential(_) => "credential",
+            Self::Forbidden(_) => "forbidden",
+        }
+    }
 }
 
 /// Reads a credential anew for every request, so that a rotated file is picked up.
@@ -124,6 +137,12 @@ impl Upstream {
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self { client, options: Arc::new(options), credentials })
+    }
+
+    /// The time that a complete answer may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.options.timeout
     }
 
     /// Sends one request, once, and reads the answer whole.
