@@ -1,5 +1,6 @@
 //! Random schedules against the rule, and broken rules to show that they would be found.
 
+mod broken;
 mod world;
 
 

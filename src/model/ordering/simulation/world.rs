@@ -19,6 +19,8 @@ const LAG_MS: i64 = 5_000;
 const CHANGES_MAX: usize = 7;
 const FLIGHTS_MAX: usize = 3;
 const STEPS: u32 = 40;
+/// Places from which a schedule draws its steps.
+const TEMPER: usize = 12;
 /// Steps after the upstream has told all: lists and reads go on.
 const CALM_STEPS: u32 = 12;
 /// Looks at one mark after everything has come. With half a second between two looks the lag passes twice in forty.
@@ -59,6 +61,26 @@ struct Flight {
     shown: Option<State>,
 }
 
+/// What may happen next.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Change,
+    Deliver,
+    LookAtMark,
+    List,
+    Key,
+    LookUp,
+    Answer,
+    Restart,
+    PassTime,
+}
+
+impl Step {
+    const ALL: [Self; 9] = [
+        Self::Change, Self::Deliver, Self::LookAtMark, Self::LookUp, Self::Answer, Self::PassTime, Self::List, Self::Key, Self::Restart,
+    ];
+}
+
 pub(super) struct World {
     setting: Setting,
     rule: Rule,
@@ -67,6 +89,9 @@ pub(super) struct World {
     field: Arc<str>,
     spans: Spans,
     knows_flights: bool,
+    /// The steps of this schedule are drawn from here: some schedules are full of lists, others have slow events or none of one kind.
+    temper: [Step; TEMPER],
+    deletes_one_in: u64,
     now: i64,
     tick: Tick,
     history: Vec<State>,
@@ -96,6 +121,8 @@ impl World {
             field: Arc::from("updated_at"),
             spans,
             knows_flights: false,
+            temper: [Step::PassTime; TEMPER],
+            deletes_one_in: 1,
             now: 0,
             tick: Tick::default(),
             history: Vec::with_capacity(CHANGES_MAX + 1),
@@ -121,7 +148,9 @@ impl World {
         }
         while !self.told.is_empty() {
             self.deliver();
-            self.step(false);
+            for _ in 0..self.random.below(8) {
+                self.step(false);
+            }
         }
         for _ in 0..CALM_STEPS {
             self.step(false);
@@ -152,6 +181,13 @@ impl World {
         self.flights.clear();
         (self.row, self.mark, self.by_key) = (None, None, false);
         self.knows_flights = self.random.one_in(2);
+        for place in 0..TEMPER {
+            // Deaths and reads that nobody asked for are rarer than the rest.
+            let kinds = if place < 3 { Step::ALL.len() } else { Step::ALL.len() - 2 };
+            self.temper[place] = Step::ALL[self.random.index(kinds)];
+        }
+        self.temper[TEMPER - 1] = Step::Change;
+        self.deletes_one_in = [2, 3, 6][self.random.index(3)];
         self.spans.version_skew = Duration::from_millis([0, 0, 1_000, 60_000][self.random.index(4)]);
         let alive = self.random.one_in(2);
         let first = State { at: self.now, alive, stamp: self.now, content: 0 };
@@ -164,16 +200,16 @@ impl World {
     }
 
     fn step(&mut self, upstream_changes: bool) {
-        match self.random.below(16) {
-            0..=2 if upstream_changes => self.change(),
-            3..=5 => self.deliver(),
-            6 | 7 if self.mark.is_some() => self.look_at_mark(),
-            8 => self.issue(By::List),
-            9 | 10 => self.look_up(),
-            11 | 12 => self.answer(),
-            13 if self.random.one_in(4) => self.restart(),
-            14 if self.random.one_in(4) => self.issue(By::Key),
-            _ => self.pass_time(),
+        match self.temper[self.random.index(TEMPER)] {
+            Step::Change if upstream_changes => self.change(),
+            Step::Change | Step::PassTime => self.pass_time(),
+            Step::Deliver => self.deliver(),
+            Step::LookAtMark if self.mark.is_some() => self.look_at_mark(),
+            Step::LookAtMark | Step::LookUp => self.look_up(),
+            Step::List => self.issue(By::List),
+            Step::Key => self.issue(By::Key),
+            Step::Answer => self.answer(),
+            Step::Restart => self.restart(),
         }
     }
 
@@ -185,7 +221,7 @@ impl World {
         let old = *self.history.last().expect("a history begins with a state");
         let never = !old.alive && self.history.iter().all(|state| !state.alive);
         let content = u8::try_from(self.random.below(CONTENTS)).unwrap_or(0);
-        let new = match (old.alive, self.random.below(4)) {
+        let new = match (old.alive, self.random.below(self.deletes_one_in)) {
             (true, 0) => State { at: self.now, alive: false, ..old },
             (true, _) => State { at: self.now, alive: true, stamp: self.now, content },
             (false, _) if never => State { at: self.now, alive: true, stamp: self.now, content },
@@ -203,7 +239,9 @@ impl World {
 
     fn event(&mut self, state: State) -> Observation {
         if !state.alive {
-            let stamp = if self.random.one_in(2) { self.now } else { state.stamp };
+            // What a delete's stamp means differs: of the delete, of the last change, of whatever a cache held.
+            let any = self.random.index(self.history.len());
+            let stamp = if self.random.one_in(2) { self.now } else { self.history[any].stamp };
             let version = self.version(State { stamp, ..state }).filter(|_| !self.random.one_in(3));
             return Observation::Push { delete: true, version, hash: None };
         }
