@@ -32,6 +32,8 @@ pub use secret::{Secret, SecretError, SecretText, Secrets};
 pub use settings::{Admin, Level, Limits, Listen, Listener, Log, LogFormat, Retention, Store, StoreUrl};
 pub use source::{Brake, Common, Connector, KINDS, Resource, Source};
 pub use value::Size;
+pub(crate) use source::check_name;
+pub(crate) use value::quoted;
 
 use reader::{Context, File, Table};
 use schema::{section, table};
@@ -136,7 +138,7 @@ impl Config {
             match index {
                 0 => root.finish(&[]),
                 _ => root.finish_with(|_| "only [sources.<name>] may stand in an included file".to_owned()),
-            }
+            };
         }
         let reader::Log { mut mistakes, entries } = log.into_inner();
         if let Some(settings) = &settings {

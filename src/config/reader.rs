@@ -256,8 +256,8 @@ impl<'a> Table<'a> {
     }
 
     /// Records every key that nobody asked for: with the connector kind it belongs to (`elsewhere`: kind and its keys), or the
-    /// name that was probably meant.
-    pub(super) fn finish(&self, elsewhere: &[(&str, &[&str])]) {
+    /// name that was probably meant. Returns whether there was none.
+    pub(super) fn finish(&self, elsewhere: &[(&str, &[&str])]) -> bool {
         self.finish_with(|name| {
             let owners = elsewhere.iter().filter(|(_, keys)| keys.contains(&name));
             let owners: Vec<String> = owners.map(|(kind, _)| format!("\"{kind}\"")).collect();
@@ -265,17 +265,20 @@ impl<'a> Table<'a> {
                 true => format!("unknown key{}", suggestion(name, self.asked.borrow().iter().copied())),
                 false => format!("this key belongs to a source of kind {}", owners.join(" or ")),
             }
-        });
+        })
     }
 
-    /// Records every key that nobody asked for with a message made from its name.
-    pub(super) fn finish_with(&self, message: impl Fn(&str) -> String) {
+    /// Records every key that nobody asked for with a message made from its name. Returns whether there was none.
+    pub(super) fn finish_with(&self, message: impl Fn(&str) -> String) -> bool {
+        let mut all_known = true;
         for (key, _) in self.map {
             let name: &str = key.get_ref().as_ref();
             if !self.asked.borrow().contains(name) {
                 self.context.mistake(key.span().start, &join(&self.path, name), message(name));
+                all_known = false;
             }
         }
+        all_known
     }
 }
 

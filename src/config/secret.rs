@@ -185,7 +185,9 @@ impl Value for Secret {
         let table = item.table()?;
         let written = |name| table.item(name).map(|place| (name, place));
         let places: Vec<_> = ["env", "file", "credential"].into_iter().filter_map(written).collect();
-        table.finish(&[]);
+        if !table.finish(&[]) {
+            return None;
+        }
         let [(name, place)] = places.as_slice() else {
             return item.mistake(format!("must have exactly one of env, file and credential: {HOW_TO_WRITE}"));
         };

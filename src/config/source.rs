@@ -151,7 +151,7 @@ impl Source {
 }
 
 /// A name is part of table, view and URL names, so it is short, lower case and not ours.
-pub(super) fn check_name(name: &str) -> Result<(), String> {
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let mut letters = name.chars();
     let plain = letters.next().is_some_and(|first| first.is_ascii_lowercase())
         && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

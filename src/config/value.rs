@@ -103,7 +103,7 @@ pub(super) const fn days(amount: u64) -> Duration {
 }
 
 /// A text as TOML.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
