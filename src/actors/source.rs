@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::connectors::{Connector, HookPolicy, ResourceSpec};
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
+use crate::quota::Limits;
 use crate::report::Reporter;
 use crate::store::{Fence, Kind, Store};
 use crate::supervision::Waker;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub body_max: Option<u64>,
     /// Base of the public address of the hooks; `None`: poll-only.
     pub public_url: Option<String>,
+    /// A credential for managing registrations is configured.
+    pub manages_hooks: bool,
     /// Removal budget of rule 11.
     pub brake: Brake,
     /// How long an actor waits for a permit before it looks at its rows again.
@@ -70,6 +73,10 @@ pub struct Source {
     pub connector: Arc<dyn ConnectorDebug>,
     /// Its HTTP client.
     pub upstream: Upstream,
+    /// Whose quota it draws on, e.g. `productive:org:435`.
+    pub scope: String,
+    /// The limits of that scope.
+    pub limits: Limits,
     /// Its limiter.
     pub limiter: limiter::Handle,
     /// The store.
@@ -127,6 +134,8 @@ impl Source {
         name: SourceName,
         connector: Arc<dyn ConnectorDebug>,
         upstream: Upstream,
+        scope: String,
+        limits: Limits,
         store: Store,
         clock: Clock,
         reporter: Reporter,
@@ -136,6 +145,8 @@ impl Source {
         Self {
             name,
             upstream,
+            scope,
+            limits,
             limiter: limiter::Handle::default(),
             store,
             clock,
@@ -202,7 +213,7 @@ impl Source {
 
     /// The address that is registered upstream for a route.
     #[must_use]
-    pub fn target(&self, route: &str) -> Option<String> {
+    pub(super) fn target(&self, route: &str) -> Option<String> {
         let base = self.settings.public_url.as_ref()?;
         Some(format!("{}/hooks/{}/{route}", base.trim_end_matches('/'), self.name))
     }
