@@ -54,7 +54,7 @@ impl Account {
         };
         Self {
             usable,
-            blocks: Blocks::new(usable, expected_max),
+            blocks: Blocks::new(usable, limit.window(), expected_max),
             in_flight: 0,
             slots: BTreeMap::new(),
             slotted: 0,
@@ -81,6 +81,7 @@ impl Account {
         }
         self.leaking.drain(now);
         self.recover(now);
+        self.blocks.expire(now);
     }
 
     /// Everything spent that is not back yet.

@@ -7,6 +7,9 @@ use crate::clock::Timestamp;
 /// A block is a twentieth of our share: the most that a kill wastes of a limit.
 const BLOCKS_PER_LIMIT: u64 = 20;
 
+/// How finely rows tell when a budget comes back; what a start counts too long is at most such a part of the window.
+const SPANS_PER_WINDOW: u32 = 20;
+
 /// The row of a block in the database; the store makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(pub i64);
@@ -65,14 +68,18 @@ impl Bookings {
     }
 }
 
-/// The blocks of one limit. Few: about twenty in a window, as many more as there are requests under way.
+/// The blocks of one limit. Few: one for each twentieth of a window, and as many more as there are requests under way.
 #[derive(Debug)]
 pub(crate) struct Blocks {
     size: u64,
     expected_max: u64,
     open: Option<Block>,
     draining: Vec<Block>,
+    /// At most one for each span of this length: blocks that end in the same one are merged into one row.
+    span: Duration,
     done: Vec<Done>,
+    /// Rows that bind nothing, or whose amount another row has taken over.
+    obsolete: Vec<BlockId>,
 }
 
 #[derive(Debug)]
@@ -93,9 +100,16 @@ struct Done {
 }
 
 impl Blocks {
-    pub(crate) fn new(usable: u64, expected_max: u64) -> Self {
-        let size = (usable / BLOCKS_PER_LIMIT).max(1).max(expected_max);
-        Self { size, expected_max, open: None, draining: Vec::new(), done: Vec::new() }
+    pub(crate) fn new(usable: u64, window: Duration, expected_max: u64) -> Self {
+        Self {
+            size: (usable / BLOCKS_PER_LIMIT).max(1).max(expected_max),
+            expected_max,
+            open: None,
+            draining: Vec::new(),
+            span: window / SPANS_PER_WINDOW,
+            done: Vec::new(),
+            obsolete: Vec::new(),
+        }
     }
 
     /// Whether the open block covers `charge`.
@@ -123,11 +137,10 @@ impl Blocks {
     }
 
     /// What is to be written; `wanted` is the amount of a new block if the open one does not cover the largest charge any more.
-    pub(crate) fn bookings(&self, now: Duration) -> (Option<u64>, Vec<FinishedBlock>, Vec<BlockId>) {
+    pub(crate) fn bookings(&self) -> (Option<u64>, Vec<FinishedBlock>, Vec<BlockId>) {
         let wanted = (!self.covers(self.expected_max)).then_some(self.size);
-        let (expired, bound): (Vec<_>, Vec<_>) = self.done.iter().partition(|done| done.back_at <= now);
-        let finished = bound.into_iter().filter(|done| !done.written).map(|done| done.row).collect();
-        (wanted, finished, expired.into_iter().map(|done| done.row.id).collect())
+        let finished = self.done.iter().filter(|done| !done.written).map(|done| done.row).collect();
+        (wanted, finished, self.obsolete.clone())
     }
 
     /// A new block was written: it is open, the one before it drains.
@@ -137,25 +150,50 @@ impl Blocks {
         self.finish_drained();
     }
 
-    /// These rows were written or deleted.
+    /// These rows were written or deleted. A row that changed since it was asked for is still to be written.
     pub(crate) fn written(&mut self, finished: &[FinishedBlock], expired: &[BlockId]) {
         for done in &mut self.done {
             done.written |= finished.contains(&done.row);
         }
-        self.done.retain(|done| !expired.contains(&done.row.id));
+        self.obsolete.retain(|id| !expired.contains(id));
     }
 
-    /// A block found at a start, which binds until `back_at` (now or earlier: its row can go); `written` unless its end is news to
-    /// the database.
+    /// A block found at a start, which binds until `back_at`; `written` unless its end is news to the database.
     pub(crate) fn found(&mut self, row: FinishedBlock, back_at: Duration, written: bool) {
-        self.done.push(Done { row, back_at, written });
+        self.add(Done { row, back_at, written });
+    }
+
+    /// The row of a block found at a start binds nothing.
+    pub(crate) fn found_obsolete(&mut self, id: BlockId) {
+        self.obsolete.push(id);
+    }
+
+    /// Lets time pass: blocks that bind nothing any more are only there to be deleted.
+    pub(crate) fn expire(&mut self, now: Duration) {
+        self.obsolete.extend(self.done.extract_if(.., |done| done.back_at <= now).map(|done| done.row.id));
+    }
+
+    /// Merging is safe because one transaction writes the sum and deletes the row that went into it.
+    fn add(&mut self, new: Done) {
+        let span = |at: Duration| at.as_nanos() / self.span.as_nanos().max(1);
+        match self.done.iter_mut().find(|done| span(done.back_at) == span(new.back_at)) {
+            Some(done) => {
+                let finished_at = done.row.finished_at.max(new.row.finished_at);
+                done.row = FinishedBlock { amount: done.row.amount + new.row.amount, finished_at, ..done.row };
+                done.back_at = done.back_at.max(new.back_at);
+                done.written = false;
+                self.obsolete.push(new.row.id);
+            }
+            None => self.done.push(new),
+        }
     }
 
     fn finish_drained(&mut self) {
-        for block in self.draining.extract_if(.., |block| block.under_way == 0) {
+        let drained: Vec<Block> = self.draining.extract_if(.., |block| block.under_way == 0).collect();
+        for block in drained {
             let (back_at, finished_at) = block.ended;
             let row = FinishedBlock { id: block.id, amount: block.spent, finished_at };
-            self.done.push(Done { row, back_at, written: false });
+            self.add(Done { row, back_at, written: false });
         }
     }
 }

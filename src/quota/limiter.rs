@@ -149,7 +149,7 @@ impl Limiter {
                 // Any account will do to have the row deleted.
                 None => {
                     if let Some(account) = self.accounts.first_mut() {
-                        account.blocks.found(row, Duration::ZERO, true);
+                        account.blocks.found_obsolete(row.id);
                     }
                 }
             }
@@ -254,7 +254,7 @@ impl Limiter {
         self.advance(now);
         let mut bookings = Bookings::default();
         for account in &self.accounts {
-            let (wanted, finished, expired) = account.blocks.bookings(now);
+            let (wanted, finished, expired) = account.blocks.bookings();
             let request = |amount| BlockRequest { limit: account.limit.id.clone(), amount };
             bookings.wanted.extend(wanted.map(request));
             bookings.finished.extend(finished);
@@ -349,10 +349,12 @@ fn restore_block(
     let longest = account.limit.hold_max();
     let hold = if is_bucket { longest } else { account.limit.hold(row.finished_at) };
     let left = row.finished_at.plus(hold).since(wall).min(longest + queue);
-    if !left.is_zero() {
-        // A bucket gets no credit for what may have leaked before this start.
-        let back = if is_bucket { row.finished_at.since(wall).min(queue) } else { left };
-        account.schedule(row.amount, now + back);
+    if left.is_zero() {
+        account.blocks.found_obsolete(row.id);
+        return;
     }
+    // A bucket gets no credit for what may have leaked before this start.
+    let back = if is_bucket { row.finished_at.since(wall).min(queue) } else { left };
+    account.schedule(row.amount, now + back);
     account.blocks.found(row, now + left, known);
 }

@@ -127,7 +127,7 @@ fn a_refusal_pauses_the_scope_clamped_and_halves_the_burst_which_recovers() {
     let paused = Decision::Wait { until: Some(S * 11), reason: Reason::ScopePaused };
     assert_eq!(ask(&mut limiter, S * 2, Class::Refresh), paused);
     assert_eq!(limiter.snapshot(S * 2).refusals, 1);
-    assert_eq!(take_all(&mut limiter, S * 11, Class::Live).len(), 55, "half, and one step of recovery");
+    assert_eq!(take_all(&mut limiter, S * 11, Class::Live).len(), 50, "half of it at once");
     let paced = ask(&mut limiter, S * 11, Class::Live);
     assert!(matches!(paced, Decision::Wait { until: Some(at), .. } if at > S * 11 && at < S * 12), "{paced:?}");
     for window in 2..12 {
@@ -151,7 +151,7 @@ fn an_unavailable_endpoint_rests_alone() {
     let rests = Decision::Wait { until: Some(S * 3), reason: Reason::EndpointPaused };
     assert_eq!(limiter.acquire(S * 2, Class::Live, "/projects"), rests);
     granted(&mut limiter, S * 2, Class::Live);
-    assert_eq!(limiter.acquire(S * 3, Class::Live, "/projects"), limiter.acquire(S * 3, Class::Live, "/tasks"));
+    assert!(matches!(limiter.acquire(S * 3, Class::Live, "/projects"), Decision::Granted(_)));
     assert!(limiter.snapshot(S * 3).paused_endpoints.is_empty());
 }
 
@@ -250,7 +250,7 @@ fn a_bucket_gives_its_capacity_at_once_and_its_refill_after() {
         settle(&mut limiter, id, S * 2);
     }
     assert_eq!(take_all(&mut limiter, S * 2, Class::Live).len(), 0, "it leaks from the response on, not from the request");
-    assert_eq!(take_all(&mut limiter, S * 7, Class::Live).len(), 9, "five seconds, less the slot they are rounded to");
+    assert_eq!(take_all(&mut limiter, S * 7, Class::Live).len(), 10, "five seconds of refill");
 }
 
 #[test]

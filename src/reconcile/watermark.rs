@@ -12,9 +12,9 @@ pub const FUTURE_TOLERANCE: Duration = Duration::from_secs(300);
 pub struct PassStamps {
     /// The highest believable stamp.
     pub highest: Option<Timestamp>,
-    /// The `Date` of the pass's first response that had one before any row of the pass was read.
+    /// The `Date` of the pass's first response, if it had one.
     pub first_date: Option<Timestamp>,
-    /// Whether a response was seen: a `Date` of a later one says nothing about rows read before it.
+    /// Whether a response was seen; the `Date` of a later one says nothing about rows read before it.
     pub begun: bool,
 }
 
