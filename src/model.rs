@@ -11,7 +11,7 @@ pub mod ordering;
 pub mod version;
 
 pub use delivery::{Delivery, DeliveryId, HookRequest};
-pub use document::{Document, Hash};
+pub use document::{Document, Hash, Json, Parsed, Shape, Unreadable};
 pub use event::{Event, Operation, Push};
 pub use ids::{Entity, Key, ResourceName, SourceName, Tick};
 pub use version::Version;
