@@ -24,8 +24,6 @@ mod retention;
 mod rows;
 mod sql;
 mod status;
-#[cfg(test)]
-mod testing;
 mod views;
 
 pub use answers::AnswerCount;

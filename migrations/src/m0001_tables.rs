@@ -42,6 +42,7 @@ const TABLES: &[(&str, Columns, &[&str])] = &[
             "source text", "resource text", "key text", "version text?", "version_field text?", "version_value int?",
             "version_precision int?", "changed_at int?", "payload json?", "raw bytes?", "hash bytes?", "deleted_at int?",
             "deleted_reason text?", "tick_epoch int", "tick_counter int", "first_change int", "last_change int",
+            "looked_at int?", "hot_ms int",
         ],
         &["source", "resource", "key"],
     ),
@@ -50,8 +51,8 @@ const TABLES: &[(&str, Columns, &[&str])] = &[
         &[
             "source text", "resource text", "key text", "reason text", "hint_field text?", "hint_value int?",
             "hint_precision int?", "versionless bool", "announced_delete bool", "last_hint_at int", "tick_epoch int",
-            "tick_counter int", "attempts int", "not_before int", "looked_at int?", "hot_ms int", "agreeing_hash bytes?",
-            "agreeing_epoch int?", "agreeing_counter int?", "agreeing_since int?", "missing_since int?", "held bool",
+            "tick_counter int", "attempts int", "not_before int", "agreeing_hash bytes?",
+            "agreeing_epoch int?", "agreeing_counter int?", "agreeing_since int?", "missing_since int?", "confirm bool", "held bool",
             "note text?",
         ],
         &["source", "resource", "key"],
