@@ -352,7 +352,7 @@ pub trait Connector: Send + Sync + 'static {
     /// # Errors
     /// [`Unreadable`] quarantines the delivery.
     fn events(&self, delivery: &Delivery) -> Result<Vec<Event>, Unreadable>;
-    /// Reads these keys: in bulk ([`By::List`]), or exactly one alone ([`By::Key`]).
+    /// Reads these keys: in bulk ([`By::Bulk`]), or exactly one alone ([`By::Key`]).
     fn fetch(&self, resource: &ResourceSpec, keys: &[Key], by: By) -> Request;
     /// Reads a page of a resource.
     fn list(&self, resource: &ResourceSpec, query: ListQuery<'_>) -> Request;

@@ -19,6 +19,8 @@ mod mark;
 mod rule;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 pub use rule::decide;
 

@@ -108,7 +108,7 @@ impl Held<'_> {
     fn read(&self, read: &Read<'_>) -> Verdict {
         match self.row {
             // Nothing contradicts it.
-            None => self.read_effect(read, RowAction::Apply, Reason::Applied),
+            None => self.by_version(read, RowAction::Apply, Reason::Applied),
             Some(row) if row.deleted => self.read_on_tombstone(read, row),
             Some(row) => self.read_on_live(read, row),
         }
@@ -119,9 +119,12 @@ impl Held<'_> {
             // A lagging page shows the record as it was before the delete: only a read by key revives.
             (By::List | By::Bulk, _) => self.look_again(Reason::Confirm),
             // Restored from a bin, or permitted again: version and content may be those of the tombstone.
-            (By::Key, true) => self.read_effect(read, RowAction::Apply, Reason::Revived),
-            // Issued before the read that found it gone.
-            (By::Key, false) => self.read_effect(read, RowAction::Keep, Reason::Stale),
+            (By::Key, true) => self.by_tick(read.started, RowAction::Apply, Reason::Revived),
+            // Issued before the read that found it gone; its version is no proof that the record lives.
+            (By::Key, false) => {
+                let mark = self.settled(read.started, None, self.spans.read_lag);
+                Verdict { row: RowAction::Keep, mark, reason: Reason::Stale }
+            }
         }
     }
 
@@ -130,21 +133,25 @@ impl Held<'_> {
         let same = row.hash == Some(read.hash);
         match (compare(read.version, row.version.as_ref()), same, after) {
             // Reverted to the content we hold: without the newer version a late push of the state in between would win.
-            (Order::Newer, true, _) => self.read_effect(read, RowAction::Raise, Reason::Same),
+            (Order::Newer, true, _) => self.by_version(read, RowAction::Raise, Reason::Same),
             // A page issued first and served last may be the only one that saw this state: its tick does not matter.
-            (Order::Newer, false, _) => self.read_effect(read, RowAction::Apply, Reason::Applied),
+            (Order::Newer, false, _) => self.by_version(read, RowAction::Apply, Reason::Applied),
             // Confirmed: what was issued before this read is older than what it saw.
-            (Order::Tie | Order::Incomparable, true, true) => self.read_effect(read, RowAction::Raise, Reason::Same),
+            (Order::Tie | Order::Incomparable, true, true) => self.by_version(read, RowAction::Raise, Reason::Same),
             // Nothing new, and the volatile fields may be older than those we hold.
-            (_, true, _) => self.read_effect(read, RowAction::Keep, Reason::Same),
+            (_, true, _) => self.by_version(read, RowAction::Keep, Reason::Same),
             // Out of order.
-            (Order::Older { .. }, false, false) => self.read_effect(read, RowAction::Keep, Reason::Stale),
+            (Order::Older { .. }, false, false) => self.by_version(read, RowAction::Keep, Reason::Stale),
             // A cache, or an upstream whose stamps went back.
             (Order::Older { .. }, false, true) => self.read_older(read, row),
             // Which of the two is the later nobody can tell from here: never silence.
             (Order::Tie | Order::Incomparable, false, false) => self.look_again(Reason::Again),
+            // A page that lags shows a state from before the row's, and no version betrays it: a fresher read has to tell.
+            (Order::Tie | Order::Incomparable, false, true) if read.by == By::List && !self.lag(By::List).is_zero() => {
+                self.look_again(Reason::Again)
+            }
             // The later look decides where versions cannot.
-            (Order::Tie | Order::Incomparable, false, true) => self.read_effect(read, RowAction::Apply, Reason::Applied),
+            (Order::Tie | Order::Incomparable, false, true) => self.by_tick(read.started, RowAction::Apply, Reason::Applied),
         }
     }
 
@@ -157,7 +164,7 @@ impl Held<'_> {
         let earlier = self.mark.and_then(|mark| mark.agreeing.as_ref());
         let agreeing = Agreeing::with(earlier, read.hash, read.started, row.tick);
         if agreeing.wins(read.started, self.spans.read_lag) {
-            return self.read_effect(read, RowAction::Apply, Reason::Applied);
+            return self.by_tick(read.started, RowAction::Apply, Reason::Applied);
         }
         Verdict { row: RowAction::Keep, mark: MarkAction::Again { agreeing: Some(agreeing) }, reason: Reason::Confirm }
     }
@@ -172,16 +179,16 @@ impl Held<'_> {
     }
 
     fn gone(&self, started: Started) -> Verdict {
-        let lag = self.spans.read_lag;
         match self.row {
             // Still gone: a read by key issued before this one must not revive it.
             Some(row) if row.deleted => {
-                Verdict { row: RowAction::Raise, mark: self.settle(started, None, lag), reason: Reason::Same }
+                let mark = self.settled(started, None, self.spans.read_lag);
+                Verdict { row: RowAction::Raise, mark, reason: Reason::Same }
             }
             // Issued before the state that we hold: that one may be the record made anew.
             Some(row) if started.tick <= row.tick => self.look_again(Reason::Again),
             // Also where no row was: a page under way may still hold the record.
-            _ => Verdict { row: RowAction::Tombstone, mark: self.settle(started, None, lag), reason: Reason::Removed },
+            _ => self.by_tick(started, RowAction::Tombstone, Reason::Removed),
         }
     }
 
@@ -191,22 +198,39 @@ impl Held<'_> {
         Verdict { row: RowAction::Keep, mark: MarkAction::Again { agreeing }, reason }
     }
 
-    fn read_effect(&self, read: &Read<'_>, row: RowAction, reason: Reason) -> Verdict {
-        let lag = match read.by {
-            By::Key | By::Bulk => self.spans.read_lag,
-            By::List => self.spans.read_lag.max(self.spans.list_lag),
-        };
-        Verdict { row, mark: self.settle(read.started, read.version, lag), reason }
+    /// An effect that the read's version proves: whatever the lag, nothing newer is overwritten.
+    fn by_version(&self, read: &Read<'_>, row: RowAction, reason: Reason) -> Verdict {
+        let mark = self.settled(read.started, read.version, self.lag(read.by));
+        Verdict { row, mark, reason }
     }
 
-    /// What a read whose effect is decided does to the mark.
-    fn settle(&self, started: Started, version: Option<&Version>, lag: Duration) -> MarkAction {
+    /// An effect of a read by key or in bulk that rests on its tick alone: it is as good as the read is fresh. So no version clears
+    /// the mark, and where reads lag and no mark is open one is set, else a late answer of a cache would stand for ever.
+    fn by_tick(&self, started: Started, row: RowAction, reason: Reason) -> Verdict {
+        let lag = self.spans.read_lag;
+        let mark = match self.mark {
+            None if !lag.is_zero() => MarkAction::Again { agreeing: None },
+            _ => self.settled(started, None, lag),
+        };
+        Verdict { row, mark, reason }
+    }
+
+    /// What a read does to the mark whose effect on the row is decided.
+    fn settled(&self, started: Started, version: Option<&Version>, lag: Duration) -> MarkAction {
         match self.mark {
             None => MarkAction::Keep,
             // Set after this read was issued: it will be looked at anyway.
             Some(mark) if mark.tick > started.tick => MarkAction::Keep,
             Some(mark) if mark.answered(started, version, lag) => MarkAction::Clear,
             Some(_) => MarkAction::Again { agreeing: None },
+        }
+    }
+
+    /// How old the state may be that such a read shows.
+    fn lag(&self, by: By) -> Duration {
+        match by {
+            By::Key | By::Bulk => self.spans.read_lag,
+            By::List => self.spans.read_lag.max(self.spans.list_lag),
         }
     }
 }

@@ -1,0 +1,205 @@
+//! `[sources.<name>]`: what every kind of upstream has in common, and which kinds there are.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::de::DeValue;
+use url::Url;
+
+use super::productive::Productive;
+use super::reader::{Context, Item, Table, suggestion};
+use super::schema::{Key, Presence, default, optional, required, section, table};
+use super::value::{Value, confidential, days, if_set, seconds, within};
+
+/// One configured upstream account.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// What every kind has.
+    pub common: Common,
+    /// What its kind alone has.
+    pub connector: Connector,
+    /// The resources to replicate, by the vendor's names.
+    pub resources: BTreeMap<String, Resource>,
+}
+
+/// The settings of one kind of upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Connector {
+    /// Productive.io.
+    Productive(Productive),
+}
+
+impl Connector {
+    /// As written in `kind`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Productive(_) => "productive",
+        }
+    }
+}
+
+section! {
+    /// Keys that a source of any kind may have.
+    pub struct Common {
+        /// Where the upstream reaches us from outside, without the /hooks/… part. Not set: poll only, no webhooks.
+        public_url: Option<Url> = optional("\"https://hooks.example.org\""), if_set(confidential);
+        /// How long the payload of a record removed upstream stays in the _all view; "0d" drops it at once.
+        keep_deleted: Duration = default("\"30d\""), within(Duration::ZERO..=days(3650));
+        /// How long a read by key or in bulk may show an older state. The upstream promises nothing, so half a minute is allowed for.
+        read_lag: Duration = default("\"30s\""), within(Duration::ZERO..=days(1));
+        /// The same for lists, which indexes serve.
+        list_lag: Duration = default("\"5m\""), within(Duration::ZERO..=days(1));
+        /// How long marks gather before a fetch: one request then answers many hooks, and nobody notices half a second.
+        linger: Duration = default("\"500ms\""), within(Duration::ZERO..=seconds(60));
+        /// Whether passes compare whole resources with the upstream. Off, a lost hook is never repaired.
+        passes: bool = default("true");
+        /// When too many records vanish at once, rows stay and a person decides.
+        brake: Brake = table();
+    }
+}
+
+section! {
+    /// How many removals absence alone may cause in a rolling day, per resource: the larger of share and rows, at most cap.
+    pub struct Brake {
+        /// Part of the live rows.
+        share: f64 = default("0.2"), within(0.0..=1.0);
+        /// Rows that may always go, so that small resources are not stuck.
+        rows: u64 = default("10"), within(0..=1_000_000);
+        /// Rows at most, however large the resource.
+        cap: u64 = default("1000"), within(0..=100_000_000);
+    }
+}
+
+section! {
+    /// One resource of a source.
+    pub struct Resource {
+        /// Relations to ask for beside those the connector always asks for.
+        include: Vec<String> = default("[]");
+        /// How often changes are looked for.
+        poll: Duration = default("\"1m\""), within(seconds(1)..=days(30));
+        /// How often the whole resource is compared.
+        sweep: Duration = default("\"24h\""), within(seconds(1)..=days(365));
+        /// As of the source, where this resource differs.
+        keep_deleted: Option<Duration> = optional("\"30d\""), if_set(within(Duration::ZERO..=days(3650)));
+        /// As of the source, where this resource differs.
+        read_lag: Option<Duration> = optional("\"30s\""), if_set(within(Duration::ZERO..=days(1)));
+    }
+}
+
+/// `kind`, by which all other keys are judged.
+pub(super) const KIND: Key =
+    Key { name: "kind", doc: " Which kind of upstream this is.\n", presence: required("\"productive\""), keys: &[] };
+
+/// `resources`; read apart from the other keys because which names are allowed depends on the kind.
+pub(super) const RESOURCES: Key = Key {
+    name: "resources",
+    doc: " What to replicate: \"all\", a list of names, or a table with a table for each name, which may be empty.\n",
+    presence: Presence::Default("\"all\""),
+    keys: Resource::KEYS,
+};
+
+/// Keys of kinds other than the one at hand, so that a key in the wrong source can be told from a misspelt one.
+const OTHER_KINDS: [(&str, &[&str]); 4] = [
+    ("akeneo", &["auth", "zone", "product_key", "ignore_authors", "events_api", "event_platform"]),
+    ("reso", &["root", "profile", "originating_system", "push"]),
+    ("shopify", &["shop", "api_version"]),
+    ("declared", &["preset", "events"]),
+];
+
+/// The kinds that can be configured.
+pub const KINDS: [&str; 1] = ["productive"];
+
+impl Source {
+    /// The settings of a Productive source; none for any other kind.
+    #[must_use]
+    pub fn productive(&self) -> Option<&Productive> {
+        match &self.connector {
+            Connector::Productive(productive) => Some(productive),
+        }
+    }
+
+    /// How long the payload of a removed record of `resource` stays.
+    #[must_use]
+    pub fn keep_deleted(&self, resource: &str) -> Duration {
+        self.resources.get(resource).and_then(|resource| resource.keep_deleted).unwrap_or(self.common.keep_deleted)
+    }
+
+    /// How long reads of `resource` by key or in bulk may lag.
+    #[must_use]
+    pub fn read_lag(&self, resource: &str) -> Duration {
+        self.resources.get(resource).and_then(|resource| resource.read_lag).unwrap_or(self.common.read_lag)
+    }
+
+    pub(super) fn read(item: &Item<'_>) -> Option<Self> {
+        let table = item.table()?;
+        let kind = table.value::<String>(&KIND, &[])?;
+        if kind != "productive" {
+            let written = table.item(KIND.name)?;
+            let message = match OTHER_KINDS.iter().any(|(other, _)| *other == kind) {
+                true => "this kind is not built into this version; known here: productive".to_owned(),
+                false => format!("unknown kind{}", suggestion(&kind, KINDS.into_iter())),
+            };
+            return written.mistake(message);
+        }
+        let common = Common::read_keys(&table);
+        let productive = Productive::read_keys(&table);
+        let resources = read_resources(&table, &super::productive::RESOURCES);
+        table.finish(&OTHER_KINDS);
+        Some(Self { common: common?, connector: Connector::Productive(productive?), resources: resources? })
+    }
+}
+
+/// A name is part of table, view and URL names, so it is short, lower case and not ours.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let mut letters = name.chars();
+    let plain = letters.next().is_some_and(|first| first.is_ascii_lowercase())
+        && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    match name {
+        "instep" => Err("this name is taken: views of the daemon itself begin with it".to_owned()),
+        _ if plain && name.len() <= 31 => Ok(()),
+        _ => Err("a source's name is a lower-case letter, then at most 30 lower-case letters, digits and _".to_owned()),
+    }
+}
+
+fn read_resources(table: &Table<'_>, known: &'static [&'static str]) -> Option<BTreeMap<String, Resource>> {
+    let Some(item) = table.item(RESOURCES.name) else {
+        return table.defaults(RESOURCES.name, known.iter().copied());
+    };
+    match item.get() {
+        DeValue::String(word) if word == "all" => table.defaults(RESOURCES.name, known.iter().copied()),
+        DeValue::Table(_) => {
+            let table = item.table()?;
+            let read = table.named().map(|(name, offset, resource)| {
+                let known = check_known(&resource.context, offset, &resource.path, name, known);
+                let resource = Resource::read(&resource);
+                known.and(resource).map(|resource| (name.to_owned(), resource))
+            });
+            collect_all(read)
+        }
+        DeValue::Array(_) => {
+            let read = item.array("a list of names")?.into_iter().map(|item| {
+                let name = item.text("the name of a resource")?;
+                check_known(&item.context, item.value.span().start, &item.path, name, known)?;
+                Some(name)
+            });
+            let names: Vec<&str> = collect_all(read)?;
+            table.defaults(RESOURCES.name, names.into_iter())
+        }
+        _ => item.wrong_type("\"all\", a list of names or a table"),
+    }
+}
+
+fn check_known(context: &Context<'_>, offset: usize, path: &str, name: &str, known: &[&str]) -> Option<()> {
+    if known.contains(&name) {
+        return Some(());
+    }
+    context.mistake(offset, path, format!("unknown resource{}", suggestion(name, known.iter().copied())));
+    None
+}
+
+/// All or nothing, but only after every one was read.
+fn collect_all<T, C: FromIterator<T>>(read: impl Iterator<Item = Option<T>>) -> Option<C> {
+    let read: Vec<Option<T>> = read.collect();
+    read.into_iter().collect()
+}
