@@ -197,20 +197,18 @@ fn retention(config: &Config, sources: &[Arc<Source>]) -> RetentionOptions {
     let kept = &config.retention;
     let keep_deleted = sources.iter().flat_map(|source| {
         let resources = source.connector.resources().iter();
-        resources.map(|spec| (source.name.clone(), spec.name.clone(), spec.keep_deleted))
+        resources.map(|spec| (source.name.to_string(), spec.name.to_string(), spec.keep_deleted))
     });
     RetentionOptions {
         deliveries: kept.deliveries,
-        deliveries_rows: kept.deliveries_rows,
         changes: kept.changes,
-        changes_rows: kept.changes_rows,
         outcomes: kept.outcomes,
-        outcomes_rows: kept.outcomes_rows,
+        outcomes_max: kept.outcomes_rows,
         tombstones: kept.tombstones,
         quarantine: kept.quarantine,
-        quarantine_rows: kept.quarantine_rows,
-        quarantine_bytes: kept.quarantine_bytes.0,
+        quarantine_max: kept.quarantine_rows,
         history: kept.history,
         keep_deleted: keep_deleted.collect(),
+        ..RetentionOptions::default()
     }
 }

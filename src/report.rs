@@ -215,7 +215,7 @@ reports! {
     /// Passes begun.
     PassStarted(source, resource, mode) info "pass started" counts "passes_started";
     /// Passes completed.
-    PassCompleted(source, resource, mode; records: u64, changes: u64) info "pass completed" counts "passes_completed";
+    PassCompleted(source, resource, mode; records: u64) info "pass completed" counts "passes_completed";
     /// Passes given up until the next one.
     PassFailed(source, resource, mode; error: String) warn "pass failed" counts "passes_failed";
     /// Records read again by key that the upstream no longer has and that were removed.

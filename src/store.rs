@@ -35,7 +35,6 @@ pub use fence::Fence;
 pub use gaps::Gap;
 pub use marks::{DueMark, MarkReason};
 pub use passes::{FeedCursor, FeedStep, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
-pub use permits::Block;
 pub use quarantine::{Quarantined, QuarantineKind};
 pub use registrations::StoredRegistration;
 pub use retention::{Purged, RetentionOptions, TableSize};

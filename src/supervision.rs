@@ -26,7 +26,7 @@ use crate::retry::RetryPolicy;
 mod supervisor;
 mod work;
 
-pub use supervisor::{Tree, run_root, supervisor};
+pub use supervisor::{Ended, Tree, run_root, supervisor};
 pub use work::{Rest, Waker, Work, worker};
 
 /// A broken invariant. An actor that meets one dies of it and is restarted; expected failures are data.

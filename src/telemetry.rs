@@ -28,13 +28,29 @@ pub enum Error {
     Twice,
 }
 
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// For reading.
+    Human,
+    /// For collecting.
+    Json,
+}
+
 /// Sets up logging for the process, once. `level` is the configured one; [`LEVEL_VARIABLE`] goes before it.
 ///
 /// # Errors
 /// [`Error`] when the level cannot be read or logging was set up before.
-pub fn init(level: &str) -> Result<(), Error> {
+pub fn init(level: &str, format: Format) -> Result<(), Error> {
     let wanted = std::env::var(LEVEL_VARIABLE).ok().filter(|wanted| !wanted.trim().is_empty());
-    let shape = if io::stderr().is_terminal() { Shape::Human } else { Shape::Json };
+    let shape = match format {
+        Format::Human => Shape::Human,
+        Format::Json => Shape::Json,
+        Format::Auto if io::stderr().is_terminal() => Shape::Human,
+        Format::Auto => Shape::Json,
+    };
     subscriber(wanted.as_deref().unwrap_or(level), shape, io::stderr)?.try_init().map_err(|_| Error::Twice)
 }
 

@@ -48,16 +48,16 @@ impl Answers {
         !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    pub(super) fn take(&self) -> Vec<AnswerCount> {
+    pub(super) fn take(&self) -> Vec<(AnswerCount, Option<&'static str>)> {
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let count = |((minute, source, status), count): (Place, Count)| AnswerCount { minute, source, status, n: count.n, gap: count.gap };
+        let count = |((at, source, status), count): (Place, Count)| (AnswerCount { at, source, status, n: count.n }, count.gap);
         waiting.into_iter().map(count).collect()
     }
 
-    pub(super) fn put_back(&self, counts: Vec<AnswerCount>) {
+    pub(super) fn put_back(&self, counts: Vec<(AnswerCount, Option<&'static str>)>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for AnswerCount { minute, source, status, n, gap } in counts {
-            let count = waiting.entry((minute, source, status)).or_default();
+        for (AnswerCount { at, source, status, n }, gap) in counts {
+            let count = waiting.entry((at, source, status)).or_default();
             count.n += n;
             count.gap = gap.or(count.gap);
         }

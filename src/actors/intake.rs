@@ -20,7 +20,7 @@ use crate::store::{DeliveryEnd, Error, Fence, LearnedBy, Observed, PendingDelive
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 
 /// Deliveries in one transaction.
-const BATCH_ROWS: usize = 200;
+const BATCH_ROWS: u64 = 200;
 /// Bytes of bodies in one transaction.
 const BATCH_BYTES: u64 = 1024 * 1024;
 /// Without a wake-up the intake looks this often.
@@ -75,7 +75,7 @@ impl Intake {
         if n_taken > 0 {
             self.work_in(fence, pending.into_iter().map(|one| one.delivery).collect()).await?;
         }
-        source.backlog.store(source.store.backlog(&source.name).await?, Ordering::Relaxed);
+        source.backlog.store(source.store.backlog(&source.name).await?.deliveries, Ordering::Relaxed);
         Ok(n_taken > 0)
     }
 

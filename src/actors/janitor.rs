@@ -55,7 +55,7 @@ impl Work for Janitor {
         }
         // A store that is away is the journal's to report; the next run finds the same rows.
         if let Ok(purged) = self.options.store.purge(&self.options.retention, now).await {
-            for (table, rows) in purged.rows() {
+            for (table, rows) in purged.rows {
                 self.options.reporter.emit(RowsExpired { table: table.to_owned(), rows });
             }
         }
@@ -63,7 +63,9 @@ impl Work for Janitor {
         let _ = self.options.store.checkpoint().await;
         if let Ok(sizes) = self.options.store.sizes().await {
             for size in sizes {
-                self.options.reporter.set(StoreBytes { file: size.name }, size.bytes as f64);
+                if let Some(bytes) = size.bytes {
+                    self.options.reporter.set(StoreBytes { file: size.name }, bytes as f64);
+                }
             }
         }
         Ok(Rest::For(EVERY))

@@ -15,7 +15,7 @@ use super::answers::Answers;
 use crate::clock::Clock;
 use crate::model::Delivery;
 use crate::report::{JournalCommitted, JournalFailed, Reporter, StoreLost, StoreRegained};
-use crate::store::{Kind, Store};
+use crate::store::{AnswerCount, Kind, Store};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
 
 /// Deliveries in one commit: enough to saturate the disk, few enough to answer within its time.
@@ -98,7 +98,7 @@ impl Journal {
     fn take(&self) -> Vec<Entry> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = 0;
-        let fits = |entry: &Entry| {
+        let mut fits = |entry: &Entry| {
             bytes += entry.delivery.request.body.len();
             bytes <= BATCH_BYTES
         };
@@ -193,7 +193,7 @@ impl Writer {
     /// An empty commit, with the counts of answers in it.
     async fn beat(&mut self) {
         let counts = self.options.answers.take();
-        match self.options.store.heartbeat(&counts).await {
+        match self.write_counts(&counts).await {
             Ok(()) => {
                 self.beat_at = self.options.clock.monotonic();
                 self.options.journal.health.saw(None, &self.options.reporter);
@@ -203,6 +203,21 @@ impl Writer {
                 self.failed(&error);
             }
         }
+    }
+
+    /// Counts, gaps, heartbeat. A failure half-way counts some answers twice rather than none.
+    async fn write_counts(&self, counts: &[(AnswerCount, Option<&'static str>)]) -> Result<(), crate::store::Error> {
+        let store = &self.options.store;
+        if !counts.is_empty() {
+            let rows: Vec<AnswerCount> = counts.iter().map(|(count, _)| count.clone()).collect();
+            store.count_answers(&rows).await?;
+        }
+        for (count, cause) in counts {
+            if let Some(cause) = cause {
+                store.extend_gap(&count.source, cause, count.at, Some(self.options.clock.now())).await?;
+            }
+        }
+        store.heartbeat().await
     }
 
     fn failed(&self, error: &crate::store::Error) {

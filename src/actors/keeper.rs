@@ -110,7 +110,7 @@ impl Source {
             if !registered.healthy || !covered.insert(route) {
                 self.remove_hook(cx, fence, registered).await?;
             } else {
-                self.keep_secret(registered).await?;
+                self.keep_secret(fence, registered).await?;
             }
         }
         for wanted in self.connector.registrations().into_iter().filter(|wanted| !covered.contains(&wanted.route)) {
@@ -118,7 +118,7 @@ impl Source {
             let (response, _) = self.ask(cx, fence, Class::Refresh, &request).await?;
             let (made, _) = self.connector.read_registrations(&response, &target)?;
             for registered in &made {
-                self.keep_secret(registered).await?;
+                self.keep_secret(fence, registered).await?;
             }
             self.reporter.emit(RegistrationChanged { source: self.name.to_string(), operation: "created".into() });
         }
@@ -145,14 +145,14 @@ impl Source {
         if !matches!(response.status, 200..=299 | 404 | 410) {
             return Err(AskError::Read(ReadError::Refused(response.status)).into());
         }
-        self.store.remove_registration(&self.name, &registered.id).await?;
+        self.store.drop_registration(fence, &registered.id).await?;
         self.reporter.emit(RegistrationChanged { source: self.name.to_string(), operation: "deleted".into() });
         Ok(())
     }
 
-    async fn keep_secret(&self, registered: &Registered) -> Result<(), store::Error> {
+    async fn keep_secret(&self, fence: &Fence, registered: &Registered) -> Result<(), store::Error> {
         let (Some(route), Some(secret)) = (&registered.route, &registered.secret) else { return Ok(()) };
-        self.store.put_registration(&self.name, route, &registered.id, Some(secret), &registered.state).await
+        self.store.put_registration(fence, route, &registered.id, Some(secret), &registered.state).await
     }
 
     fn targets(&self) -> Result<impl Fn(&str) -> String + use<>, HooksError> {

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::connectors::Response;
-use crate::quota::{Breaker, BreakerOptions, BreakerState, Class, Decision, Limiter, Limits, Outcome, PermitId, Snapshot, headers};
+use crate::quota::{Breaker, BreakerOptions,  Class, Decision, Limiter, Limits, Outcome, PermitId, Snapshot, State as BreakerState, headers};
 use crate::report::{RateLimited, Reporter};
 use crate::store::Store;
 use crate::supervision::{ChildSpec, Context, Meltdown};
@@ -270,7 +270,9 @@ impl State {
                 match status {
                     429 => {
                         limiter.refused(now, now + asked.unwrap_or(DEFAULT_PAUSE), None);
-                        self.options.reporter.emit(RateLimited { source: self.options.source.clone() });
+                        let seconds = asked.unwrap_or(DEFAULT_PAUSE).as_secs_f64();
+                        let (source, scope) = (self.options.source.clone(), self.options.scope.clone());
+                        self.options.reporter.emit(RateLimited { source, scope, seconds });
                     }
                     503 => limiter.unavailable(now, endpoint, now + asked.unwrap_or(DEFAULT_PAUSE / 2)),
                     _ => {}

@@ -17,7 +17,7 @@ use crate::connectors::{ListQuery, Page, ReadError, ResourceSpec};
 use crate::model::ResourceName;
 use crate::model::ordering::{By, Started};
 use crate::quota::Class;
-use crate::reconcile::{self, Due, History, Mode, Schedule};
+use crate::reconcile::{self, History, Mode, Next, Schedule};
 use crate::report::{GapClosed, PassCompleted, PassFailed, PassStarted};
 use crate::store::{Error, Fence, Kind, LearnedBy, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
@@ -86,7 +86,7 @@ impl Reconciler {
             Rest::For(span) => span.min(LOOK_EVERY),
         };
         let gaps = source.store.open_gaps(&source.name).await?;
-        let gap_ended = gaps.iter().filter_map(|gap| gap.ended_at).max().map(Timestamp);
+        let gaps: Vec<_> = gaps.into_iter().map(|gap| reconcile::Gap { ended_at: gap.ended_at.map(Timestamp) }).collect();
         let mut sweep = None;
         for spec in source.connector.resources() {
             if let Some(rest) = self.trouble.rests(spec.name.as_str()) {
@@ -94,7 +94,7 @@ impl Reconciler {
                 continue;
             }
             let known = self.known(&spec.name).await?;
-            match self.wants(spec, &known, gap_ended) {
+            match self.wants(spec, &known, &gaps) {
                 Wanted::Pass(PassKind::Incremental) => return self.advance(cx, fence, spec, known, PassKind::Incremental).await,
                 Wanted::Pass(PassKind::Sweep) => sweep = sweep.or(Some((spec, known))),
                 Wanted::Later(span) => soonest = soonest.min(span),
@@ -119,20 +119,32 @@ impl Reconciler {
     }
 
     /// What a resource wants now: its running pass first, else what its schedule says. The first sweep, the backfill, always runs.
-    fn wants(&self, spec: &ResourceSpec, known: &Known, gap_ended: Option<Timestamp>) -> Wanted {
+    fn wants(&self, spec: &ResourceSpec, known: &Known, gaps: &[reconcile::Gap]) -> Wanted {
         if let Some(running) = &known.running {
             return Wanted::Pass(running.kind);
         }
         if known.progress.sweep_at.is_some() && !self.source.settings.passes {
             return Wanted::Later(LOOK_EVERY);
         }
-        let mode = if self.unfiltered.contains(&spec.name) { Mode::Sweep } else { spec.mode };
-        let schedule = Schedule { mode, poll: spec.poll, sweep: spec.sweep };
-        let history = History { incremental_started: known.progress.incremental_at, sweep_started: known.progress.sweep_at };
-        match reconcile::due(&schedule, &history, gap_ended, self.source.clock.now()) {
-            Due::Sweep => Wanted::Pass(PassKind::Sweep),
-            Due::Incremental => Wanted::Pass(PassKind::Incremental),
-            Due::Later(span) => Wanted::Later(span),
+        let schedule = Schedule {
+            mode: if self.unfiltered.contains(&spec.name) { Mode::Sweep } else { spec.mode },
+            poll: spec.poll,
+            sweep: spec.sweep,
+            deletes_by_feed: self.source.settings.feeds,
+        };
+        let history = History {
+            incremental_started_at: known.progress.incremental_at,
+            sweep_started_at: known.progress.sweep_at,
+            incremental_open: false,
+            sweep_open: false,
+            gaps: gaps.to_vec(),
+        };
+        match reconcile::next(&history, &schedule, self.source.clock.now()) {
+            Next::Begin(reconcile::PassKind::Incremental) => Wanted::Pass(PassKind::Incremental),
+            Next::Begin(reconcile::PassKind::Sweep) => Wanted::Pass(PassKind::Sweep),
+            Next::Wait(span) => Wanted::Later(span),
+            // Only an open pass is resumed, and that was looked for above.
+            Next::Resume(_) => Wanted::Later(Duration::ZERO),
         }
     }
 
@@ -144,9 +156,9 @@ impl Reconciler {
         let pass = match known.running {
             Some(pass) => pass,
             None => {
-                let overlap = spec.spans.list_lag.max(spec.spans.read_lag);
+                let overlap = spec.spans.list_lag;
                 let watermark = known.progress.watermark.filter(|_| kind == PassKind::Incremental);
-                let lower_bound = watermark.map(|at| reconcile::lower_bound(at, overlap));
+                let lower_bound = watermark.map(|at| reconcile::lower_bound(at, overlap, spec.spans.read_lag));
                 source.reporter.emit(PassStarted {
                     source: source.name.to_string(),
                     resource: spec.name.to_string(),
@@ -185,7 +197,7 @@ impl Reconciler {
         let stamps: Vec<Option<Timestamp>> =
             page.records.iter().map(|record| record.as_ref().ok().and_then(|record| record.changed_at)).collect();
         let is_old = spec.mode == Mode::SortAndStop
-            && pass.lower_bound.is_some_and(|bound| reconcile::page_is_old(stamps.iter().copied(), bound));
+            && pass.lower_bound.is_some_and(|bound| reconcile::page_is_older(&stamps, bound));
         // A cursor that leads back to itself would be followed for ever.
         let next = page.next.clone().filter(|next| !is_old && pass.position.cursor.as_ref() != Some(next));
         let to = match next {

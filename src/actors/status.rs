@@ -40,8 +40,8 @@ pub fn admin_options(config: &Config, state: &Path) -> Result<Options, String> {
     let configured = config.listen.admin.token.read().map_err(|error| error.to_string())?;
     let token_for_reads = !configured.is_empty();
     let token = match configured.first() {
-        Some(text) => Token::new(text.expose()),
-        None => Token::in_file(&state.join(TOKEN_FILE)),
+        Some(text) => Token::from_text(text.expose()),
+        None => Token::ensure(&state.join(TOKEN_FILE), rand::random()),
     };
     Ok(Options { token: Some(token.map_err(|error| error.to_string())?), token_for_reads, ..Options::default() })
 }
@@ -76,7 +76,7 @@ impl Desk {
     }
 
     async fn source_status(&self, source: &Source) -> Value {
-        let rows = match self.store.source_status(&source.name).await {
+        let rows = match self.store.status(&source.name).await {
             Ok(status) => serde_json::to_value(status).unwrap_or(Value::Null),
             Err(error) => json!({ "error": error.to_string() }),
         };

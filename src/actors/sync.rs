@@ -83,9 +83,9 @@ impl Sync {
         if due_at > now {
             return Ok(Rest::For(due_at.since(now).min(LOOK_EVERY)));
         }
-        let is_bulk = spec.bulk > 1 && !store.bulk_unsupported(&self.source.name, &self.resource).await?;
-        let due = store.due_marks(&self.source.name, &self.resource, now, spec.bulk).await?;
-        let (alone, together): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| !is_bulk || due.missing_since.is_some());
+        let is_bulk = spec.bulk > 1 && !store.progress(&self.source.name, &self.resource).await?.bulk_unsupported;
+        let due = store.due_marks(&self.source.name, &self.resource, now, spec.bulk as u64).await?;
+        let (alone, together): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| !is_bulk || due.by_key);
         let n_alone = alone.len();
         if n_alone > 0 {
             self.read_alone(cx, fence, spec, alone.into_iter().take(SINGLES_A_STEP).collect()).await?;
@@ -110,15 +110,16 @@ impl Sync {
             Err(_) => return Ok(Rest::Again),
         };
         let now = self.source.clock.now();
-        let due = self.source.store.due_marks(&self.source.name, &self.resource, now, spec.bulk).await?;
-        let due: Vec<DueMark> = due.into_iter().filter(|due| due.missing_since.is_none()).collect();
+        let due = self.source.store.due_marks(&self.source.name, &self.resource, now, spec.bulk as u64).await?;
+        let due: Vec<DueMark> = due.into_iter().filter(|due| !due.by_key).collect();
         let keys: Vec<Key> = due.iter().map(|due| due.key.clone()).collect();
         if keys.is_empty() {
             permit.not_sent();
             return Ok(Rest::Again);
         }
         self.looked_at = Some(self.source.clock.monotonic());
-        let _reading = self.source.reading(&self.resource);
+        let source = Arc::clone(&self.source);
+        let _reading = source.reading(&self.resource);
         let request = self.source.connector.fetch(spec, &keys, By::Bulk);
         let read = match self.source.send(cx, fence, permit, &request).await {
             Ok((response, started)) => self.source.read_page(spec, By::Bulk, &response).map(|page| (page, started)).map_err(AskError::Read),
@@ -174,7 +175,7 @@ impl Sync {
             let request = self.source.connector.fetch(spec, &keys, By::Bulk);
             match self.source.ask_page(cx, fence, Class::Live, spec, By::Bulk, &request).await {
                 Ok((page, started)) => self.apply_bulk(fence, &keys, page, started).await?,
-                Err(error) if part.len() < 2 || !is_about_keys(&error) => self.defer(fence, &part, &error).await?,
+                Err((error, _)) if part.len() < 2 || !is_about_keys(&error) => self.defer(fence, &part, &error).await?,
                 Err(_) => halves.extend([part[..part.len() / 2].to_vec(), part[part.len() / 2..].to_vec()]),
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::actors::source::{Brake, Settings, Source};
 use crate::clock::Clock;
-use crate::config::{self, Config, Connector as Configured, ProductiveConfig, Quota, QuotaScope};
+use crate::config::{self, Config, Connector as Configured, Productive as ProductiveConfig, Quota, QuotaScope};
 use crate::connectors::Credential;
 use crate::connectors::productive::{Options, Productive, ResourceOptions};
 use crate::model::SourceName;
@@ -101,7 +101,7 @@ fn credentials(productive: &ProductiveConfig) -> Credentials {
 
 /// The vendor's limits, or those that the configuration puts in their place.
 fn limits(scope: &str, productive: &ProductiveConfig) -> Result<Limits, String> {
-    let share = QuotaShare { token: productive.quota_share.token, organization: productive.quota_share.organization };
+    let share = QuotaShare { token: productive.quota_share.token, organisation: productive.quota_share.organization };
     let Some(quotas) = &productive.quota else {
         let organization = productive.organization.to_string();
         return Limits::productive(&organization, &productive.token.reference(), share).map_err(|error| error.to_string());
@@ -117,7 +117,7 @@ fn limit(scope: &str, index: usize, quota: &Quota, share: QuotaShare) -> Option<
     let per = quota.per?;
     let share = match quota.scope {
         QuotaScope::Token => share.token,
-        QuotaScope::Organization => share.organization,
+        QuotaScope::Organization => share.organisation,
     };
     let id = format!("{scope}/{index}");
     match (quota.requests, quota.server_time) {

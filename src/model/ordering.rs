@@ -188,6 +188,23 @@ pub enum Reason {
     Confirm,
 }
 
+impl Reason {
+    /// A short, constant name for metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Stale => "stale",
+            Self::Same => "same",
+            Self::Marked => "marked",
+            Self::Revived => "revived",
+            Self::Removed => "removed",
+            Self::Again => "again",
+            Self::Confirm => "confirm",
+        }
+    }
+}
+
 /// The verdict of the rule. Both parts may act at once: a push is applied and renews a mark, a read is applied and clears one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {

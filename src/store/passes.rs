@@ -24,7 +24,9 @@ pub enum PassKind {
 }
 
 impl PassKind {
-    fn as_str(self) -> &'static str {
+    /// As it stands in rows and reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Incremental => "incremental",
             Self::Sweep => "sweep",

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ChildSpec, Context, Life, Meltdown, Policy, Roster, Standing, millis};
 use crate::clock::Clock;
-use crate::report::{ActorFailed, ActorParked, Reporter};
+use crate::report::{ActorParked, ActorRestarted, Reporter};
 
 /// How often children's signs of life are looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -202,18 +202,18 @@ impl State {
         while child.failures.front().is_some_and(|at| now.saturating_sub(*at) > policy.period) {
             child.failures.pop_front();
         }
-        self.tree.reporter.emit(ActorFailed { actor: path.clone(), reason: failure });
         let child = &mut self.children[index];
         let n_failures = child.failures.len();
         if n_failures <= policy.intensity {
             let attempt = u32::try_from(n_failures.saturating_sub(1)).unwrap_or(u32::MAX);
             let delay = policy.backoff.delay(attempt, rand::random());
+            self.tree.reporter.emit(ActorRestarted { actor: path, error: failure, seconds: delay.as_secs_f64() });
             self.start_later(myself, index, "restarting", delay);
             return Ok(());
         }
         child.failures.clear();
         if child.spec.meltdown == Meltdown::Park {
-            self.tree.reporter.emit(ActorParked { actor: path, for_seconds: policy.park.as_secs() });
+            self.tree.reporter.emit(ActorParked { actor: path, error: failure });
             self.start_later(myself, index, "parked", policy.park);
             return Ok(());
         }

@@ -8,7 +8,7 @@ use super::Reconciler;
 use crate::connectors::ResourceSpec;
 use crate::model::ordering::By;
 use crate::quota::Class;
-use crate::reconcile::{Sample, judge_sample};
+use crate::reconcile::{SampleVerdict, judge_sample};
 use crate::store::{Error, Fence, LearnedBy, Pass};
 use crate::supervision::Context;
 
@@ -22,7 +22,7 @@ impl Reconciler {
         let n_suspects = source.store.count_suspects(&source.name, pass).await?;
         if n_suspects > SAMPLE {
             let keys = source.store.sample_suspects(&source.name, pass, SAMPLE).await?;
-            let mut n_alive = 0;
+            let (mut n_alive, mut n_gone) = (0, 0);
             for key in &keys {
                 let request = source.connector.fetch(spec, std::slice::from_ref(key), By::Key);
                 match source.ask_page(cx, fence, Class::Sweep, spec, By::Key, &request).await {
@@ -31,12 +31,16 @@ impl Reconciler {
                         let seen = crate::actors::sync::observed(&spec.name, By::Key, page, started);
                         source.apply(fence, LearnedBy::Pass, seen).await?;
                     }
-                    Err((super::AskError::Read(super::ReadError::NotFound), _)) => {}
-                    Err((error, _)) => return Ok(Some(format!("a sample of the missing records could not be read: {error}"))),
+                    Err((super::AskError::Read(super::ReadError::NotFound), _)) => n_gone += 1,
+                    Err(_) => {}
                 }
             }
-            if judge_sample(keys.len(), n_alive) == Sample::ListIncomplete {
-                return Ok(Some(format!("the list is incomplete: {n_alive} of {} sampled missing records are alive", keys.len())));
+            match judge_sample(keys.len(), n_alive, n_gone) {
+                SampleVerdict::Proceed => {}
+                SampleVerdict::ListIncomplete => {
+                    return Ok(Some(format!("the list is incomplete: {n_alive} of {} sampled missing records are alive", keys.len())));
+                }
+                SampleVerdict::Undecided => return Ok(Some("a sample of the missing records could not be read".to_owned())),
             }
         }
         if n_suspects > 0 {

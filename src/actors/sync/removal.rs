@@ -17,6 +17,8 @@ use crate::report::{RemovalConfirmed, RemovalHeld, ViewLost};
 use crate::store::{Error, Fence, LearnedBy, Observed, What};
 use crate::supervision::Context;
 
+/// The window of the removal budget.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// "In the same minute".
 const CONTROL_AGE: Duration = Duration::from_secs(60);
 /// A removal without a control waits this long.
@@ -45,7 +47,10 @@ impl Sync {
         let (mut going, mut held) = (Vec::new(), Vec::new());
         for (due, started) in absent {
             // What has no live row costs nothing: its tombstone only keeps a late page from inserting it.
-            if due.mark.announced_delete || !due.is_live || budget.spend() {
+            if due.mark.announced_delete || !self.is_live(&due.key).await? {
+                going.push((due.key, started));
+            } else if budget > 0 {
+                budget -= 1;
                 going.push((due.key, started));
             } else {
                 held.push(due.key);
@@ -66,6 +71,11 @@ impl Sync {
         self.source.apply(fence, LearnedBy::Mark, gone.collect()).await?;
         self.source.reporter.emit(RemovalConfirmed { source, resource, records });
         Ok(())
+    }
+
+    async fn is_live(&self, key: &Key) -> Result<bool, Error> {
+        let entity = Entity { resource: self.resource.clone(), key: key.clone() };
+        Ok(self.source.store.entity(&self.source.name, &entity).await?.row.is_some_and(|row| !row.deleted))
     }
 
     /// Whether the upstream shows a record that we know alive.
@@ -95,12 +105,14 @@ impl Sync {
         read.is_ok_and(|(page, _)| page.records.iter().flatten().any(|record| record.key == key))
     }
 
-    async fn budget(&self) -> Result<RemovalBudget, Error> {
+    /// How many more rows may vanish unannounced today.
+    async fn budget(&self) -> Result<u64, Error> {
         let store = &self.source.store;
         let live_rows = store.live_rows(&self.source.name, &self.resource).await?;
-        let removed = store.removals_24h(&self.source.name, &self.resource).await?;
+        let since = self.source.clock.now().minus(DAY);
+        let removed = store.removals_since(&self.source.name, &self.resource, since).await?;
         let brake = self.source.settings.brake;
-        Ok(RemovalBudget::new(live_rows, removed, brake.share, brake.rows, brake.cap))
+        Ok(RemovalBudget { live_rows, removed_in_24h: removed, share: brake.share, floor: brake.rows, cap: brake.cap }.left())
     }
 
     async fn hold(&self, fence: &Fence, keys: &[Key], span: Duration, note: &str) -> Result<(), Error> {

@@ -44,12 +44,7 @@ impl Token {
         }
         let mut text = String::new();
         file.take(BYTES_MAX + 1).read_to_string(&mut text)?;
-        let text = text.trim_ascii();
-        let fits = text.len() >= BYTES_MIN && text.len() as u64 <= BYTES_MAX;
-        if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(TokenError::Content);
-        }
-        Ok(Self(text.to_owned()))
+        Self::from_text(text.trim_ascii())
     }
 
     /// Reads the token file, after making one from `random` bytes if there is none.
@@ -70,6 +65,18 @@ impl Token {
             }
         }
         Self::read(path)
+    }
+
+    /// A token from wherever the configuration keeps it.
+    ///
+    /// # Errors
+    /// [`TokenError::Content`] if it is too short, too long or not printable ASCII.
+    pub fn from_text(text: &str) -> Result<Self, TokenError> {
+        let fits = text.len() >= BYTES_MIN && text.len() as u64 <= BYTES_MAX;
+        if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TokenError::Content);
+        }
+        Ok(Self(text.to_owned()))
     }
 
     /// The text, for the client's `Authorization: Bearer …`.
