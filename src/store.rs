@@ -24,6 +24,10 @@ mod retention;
 mod rows;
 mod sql;
 mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod views;
 
 pub use answers::AnswerCount;
@@ -35,7 +39,6 @@ pub use fence::Fence;
 pub use gaps::Gap;
 pub use marks::{DueMark, MarkReason};
 pub use passes::{FeedCursor, FeedStep, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
-pub use permits::Block;
 pub use quarantine::{Quarantined, QuarantineKind};
 pub use registrations::StoredRegistration;
 pub use retention::{Purged, RetentionOptions, TableSize};

@@ -100,8 +100,8 @@ const TABLES: &[(&str, Columns, &[&str])] = &[
     ("instep_answer", &["minute int", "source text", "status int", "n int"], &["minute", "source", "status"]),
     (
         "instep_permit_block",
-        &["scope text", "limit_id text", "id text", "amount int", "booked_at int", "finished_at int?"],
-        &["scope", "limit_id", "id"],
+        &["id id", "scope text", "limit_id text", "amount int", "booked_at int", "finished_at int?"],
+        &[],
     ),
     (
         "instep_registration",
@@ -137,6 +137,7 @@ const INDEXES: &[(&str, &str, &[&str], Option<&str>, bool)] = &[
     ("instep_pass_ended", "instep_pass", &["ended_at"], None, false),
     ("instep_seen_at", "instep_seen", &["at"], None, false),
     ("instep_gap_open", "instep_gap", &["source", "cause"], Some("state = 'open'"), true),
+    ("instep_permit_block_scope", "instep_permit_block", &["scope"], None, false),
     ("instep_quarantine_at", "instep_quarantine", &["source", "at"], None, false),
 ];
 

@@ -1,0 +1,222 @@
+//! Transactions of the store, on both databases.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::model::Operation;
+use crate::model::ordering::Reason;
+use crate::quota::{BlockRequest, Bookings, FinishedBlock};
+use crate::store::testing::{
+    batch, delivery, entity, gone, hint, on_both, options, read, read_json, rules, source, started, tasks, texts,
+};
+use crate::store::{
+    Batch, DeliveryEnd, Journaled, Kind, LearnedBy, NewPass, PassEnd, PassKind, PassPosition, PassStep, Store,
+};
+
+const NUMBERS: &str = "select number as v from instep_change order by number";
+
+#[tokio::test]
+async fn an_update_names_its_changed_fields_and_an_equal_read_writes_no_change() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        store.apply(&fence, &batch(vec![read(&fence, "1", 1, "a")])).await.expect("applied");
+        let same = store.apply(&fence, &batch(vec![read(&fence, "1", 1, "a")])).await.expect("applied");
+        assert_eq!((same.changes, same.counts[&(tasks(), Reason::Same)]), (0, 1));
+        let two = vec![read_json(&fence, "1", 2, r#"{"title":"b","done":true}"#), read(&fence, "1", 3, "c")];
+        let applied = store.apply(&fence, &batch(two)).await.expect("applied");
+        assert_eq!((applied.changes, applied.first_number), (2, Some(2)));
+        assert_eq!(texts(&store, NUMBERS).await, ["1", "2", "3"]);
+        assert_eq!(texts(&store, "select operation as v from instep_change order by number").await, ["insert", "update", "update"]);
+        let changed = texts(&store, "select changed as v from instep_change order by number").await;
+        assert!(changed[1].contains("title") && changed[1].contains("done") && changed[2].contains("title"), "{changed:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hint_becomes_a_mark_a_read_clears_it_and_a_removal_is_accounted() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        store.apply(&fence, &batch(vec![read(&fence, "1", 1, "a"), read(&fence, "2", 1, "b")])).await.expect("applied");
+        let hints = vec![hint("1", Operation::Delete), hint("2", Operation::Update)];
+        let set = store.apply(&fence, &Batch { learned_by: LearnedBy::Hook, ..batch(hints) }).await.expect("marked");
+        assert!(set.marks_set.contains(&tasks()));
+        let far = store.now().plus(Duration::from_secs(60));
+        assert_eq!(store.due_marks(&source(), &tasks(), far, 10).await.expect("marks").len(), 2);
+        let looks = vec![gone(started(&fence).tick, "1"), read(&fence, "2", 2, "c")];
+        store.apply(&fence, &batch(looks)).await.expect("looked");
+        assert!(store.due_marks(&source(), &tasks(), far, 10).await.expect("marks").is_empty());
+        let since = crate::clock::Timestamp(0);
+        assert_eq!(store.removals_since(&source(), &tasks(), since).await.expect("count"), 0, "it was announced");
+        assert_eq!(store.control_key(&source(), &tasks(), &[]).await.expect("key"), Some(entity("2").key));
+        assert_eq!(store.control_key(&source(), &tasks(), &[entity("2").key]).await.expect("key"), None);
+        store.apply(&fence, &batch(vec![gone(started(&fence).tick, "2")])).await.expect("removed");
+        assert_eq!(store.removals_since(&source(), &tasks(), since).await.expect("count"), 1);
+        assert_eq!(store.live_rows(&source(), &tasks()).await.expect("count"), 0);
+        store.apply(&fence, &batch(vec![read(&fence, "2", 2, "c")])).await.expect("revived");
+        let operations = texts(&store, "select operation as v from instep_change order by number").await;
+        assert_eq!(operations, ["insert", "insert", "delete", "update", "delete", "revive"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn numbers_have_no_hole_under_concurrent_applies_and_a_former_owner_writes_nothing() {
+    on_both(|store| async move {
+        let former = store.claim(&source(), "former").await.expect("claimed");
+        let fence = store.claim(&source(), "owner").await.expect("claimed");
+        let refused = store.apply(&former, &batch(vec![read(&former, "x", 1, "a")])).await;
+        assert_eq!(refused.map_err(|error| error.kind()), Err(Kind::Fenced));
+        let applies = (0..40).map(|n| {
+            let (store, fence) = (store.clone(), fence.clone());
+            async move {
+                let keys = [format!("{n}"), "shared".to_owned()];
+                let observed = keys.iter().map(|key| read(&fence, key, n, &format!("t{n}"))).collect();
+                store.apply(&fence, &batch(observed)).await.expect("applied")
+            }
+        });
+        let applied = futures_util::future::join_all(applies).await;
+        let total: u64 = applied.iter().map(|applied| applied.changes).sum();
+        let expected: Vec<String> = (1..=total).map(|n| n.to_string()).collect();
+        assert_eq!(texts(&store, NUMBERS).await, expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_duplicate_is_swallowed_only_while_its_original_is_pending() {
+    on_both(|store| async move {
+        let first = delivery("d");
+        let (twin, other) = (delivery("d"), delivery("e"));
+        let outcomes = store.journal(&[first.clone(), other.clone()]).await.expect("stored");
+        assert_eq!(outcomes, [Ok(Journaled::Stored), Ok(Journaled::Stored)]);
+        assert_eq!(store.journal(&[twin.clone(), first.clone()]).await.expect("stored"), [Ok(Journaled::Duplicate); 2]);
+        let pending = store.pending(&source(), 10, 1 << 20).await.expect("pending");
+        assert_eq!(pending.iter().map(|p| p.delivery.clone()).collect::<Vec<_>>(), [first.clone(), other.clone()]);
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let ends = vec![(first.id, DeliveryEnd::Done), (other.id, DeliveryEnd::Quarantined("poison\u{0}".to_owned()))];
+        store.apply(&fence, &Batch { deliveries: ends, ..batch(Vec::new()) }).await.expect("ended");
+        assert_eq!(store.journal(&[twin]).await.expect("stored"), [Ok(Journaled::Stored)]);
+        assert_eq!(store.quarantine_count(&source()).await.expect("count"), 1);
+        assert!(store.replay(&fence, other.id).await.expect("replayed"));
+        assert_eq!(store.backlog(&source()).await.expect("backlog").deliveries, 2);
+        assert_eq!(store.quarantine_count(&source()).await.expect("count"), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_delivery_that_the_database_refuses_does_not_stop_the_others() {
+    on_both(|store| async move {
+        let mut deliveries: Vec<_> = (0..9).map(|n| delivery(&format!("d{n}"))).collect();
+        deliveries[4].request.route = "nul\u{0}".to_owned();
+        let outcomes = store.journal(&deliveries).await.expect("stored");
+        let refused: HashSet<usize> = (0..9).filter(|at| outcomes[*at].is_err()).collect();
+        // SQLite keeps a NUL in text; PostgreSQL refuses it.
+        let expected = if store.kind() == crate::store::Engine::Sqlite { HashSet::new() } else { HashSet::from([4]) };
+        assert_eq!(refused, expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_payload_that_the_database_cannot_hold_is_quarantined_alone() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let huge = format!(r#"{{"n":1e{}}}"#, 200_000);
+        let observed = vec![read(&fence, "1", 1, "a"), read_json(&fence, "2", 1, &huge), read_json(&fence, "3", 1, r#"{"t":"\u0000"}"#)];
+        let applied = store.apply(&fence, &batch(observed)).await.expect("applied");
+        let postgres = store.kind() == crate::store::Engine::Postgres;
+        assert_eq!((applied.changes, applied.quarantined), if postgres { (2, 1) } else { (3, 0) });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_moves_its_pass_once_and_what_a_sweep_missed_is_suspect() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        store.apply(&fence, &batch(vec![read(&fence, "1", 1, "a"), read(&fence, "2", 1, "b")])).await.expect("applied");
+        let new = NewPass { resource: tasks(), kind: PassKind::Sweep, lower_bound: None };
+        let pass = store.start_pass(&fence, &new).await.expect("started");
+        assert_eq!(store.start_pass(&fence, &new).await.expect("the same").id, pass.id);
+        let to = PassPosition { variant: 0, cursor: Some("p2".to_owned()) };
+        let date = Some(store.now());
+        let step = PassStep { id: pass.id, from: pass.position.clone(), to, date, high_stamp: date, records: 1 };
+        let page = Batch { pass: Some(step), ..batch(vec![read(&fence, "1", 1, "a")]) };
+        store.apply(&fence, &page).await.expect("applied");
+        let again = store.apply(&fence, &page).await;
+        assert_eq!(again.map_err(|error| error.kind()), Err(Kind::Moved));
+        let pass = store.running_pass(&source(), &tasks()).await.expect("read").expect("runs");
+        assert_eq!((pass.position.cursor.as_deref(), pass.pages, pass.first_date), (Some("p2"), 1, date));
+        assert_eq!(store.count_suspects(&source(), &pass).await.expect("count"), 1);
+        assert_eq!(store.sample_suspects(&source(), &pass, 20).await.expect("keys"), [entity("2").key]);
+        assert_eq!(store.mark_suspects(&fence, &pass).await.expect("marked"), 1);
+        store.extend_gap(&source(), "down", pass.started_at.minus(Duration::from_secs(9)), Some(pass.started_at.minus(Duration::from_secs(1)))).await.expect("opened");
+        assert_eq!(store.close_gaps(&fence, &[tasks()]).await.expect("none"), 0);
+        store.finish_pass(&fence, &pass, &PassEnd::Completed { watermark: date }).await.expect("finished");
+        assert_eq!(store.progress(&source(), &tasks()).await.expect("progress").watermark, date);
+        assert_eq!(store.close_gaps(&fence, &[tasks()]).await.expect("closed"), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn permit_blocks_are_booked_finished_and_expired_in_one_transaction() {
+    on_both(|store| async move {
+        let block = |limit: &str| BlockRequest { limit: limit.to_owned(), amount: 5 };
+        let wanted = Bookings { wanted: vec![block("a"), block("b")], ..Bookings::default() };
+        let ids = store.book("org", &wanted).await.expect("booked");
+        let finished = FinishedBlock { id: ids[0], amount: 3, finished_at: store.now() };
+        let ended = Bookings { finished: vec![finished], expired: vec![ids[1]], ..Bookings::default() };
+        store.book("org", &ended).await.expect("booked");
+        let blocks = store.blocks("org").await.expect("blocks");
+        assert_eq!(blocks.iter().map(|b| (b.id, b.amount, b.finished_at.is_some())).collect::<Vec<_>>(), [(ids[0], 3, true)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_of_200_records_takes_little_time() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let clock = store.inner.clock;
+        let page = |n: i64| batch((0..200).map(|key| read(&fence, &format!("k{key}"), n, &format!("t{n}"))).collect());
+        store.apply(&fence, &page(0)).await.expect("applied");
+        let before = clock.monotonic();
+        for n in 1..=10 {
+            store.apply(&fence, &page(n)).await.expect("applied");
+        }
+        let each = (clock.monotonic() - before) / 10;
+        eprintln!("{:?}: {each:?} for 200 changed records", store.kind());
+        assert!(each < Duration::from_millis(500), "{each:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_daemon_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("sqlite://{}", dir.path().join("replica.db").display());
+    let store = Store::open(options(url.clone())).await.expect("opens");
+    let refused = Store::open(options(url)).await.err().expect("refused");
+    assert_eq!(refused.kind(), Kind::Locked);
+    assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+    drop(store);
+}
+
+#[tokio::test]
+async fn a_mark_that_a_lagging_read_cannot_clear_is_looked_at_after_the_lag() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let lag = Duration::from_secs(300);
+        let lagging = |observations| Batch { rules: rules(lag), ..batch(observations) };
+        store.apply(&fence, &lagging(vec![read(&fence, "1", 1, "a")])).await.expect("applied");
+        let events = Batch { learned_by: LearnedBy::Hook, ..lagging(vec![hint("1", Operation::Update)]) };
+        store.apply(&fence, &events).await.expect("marked");
+        store.apply(&fence, &lagging(vec![read(&fence, "1", 1, "a")])).await.expect("looked");
+        let due = store.next_due(&source(), &tasks()).await.expect("read").expect("still marked");
+        assert!(due > store.now().plus(lag - Duration::from_secs(30)), "{due}");
+    })
+    .await;
+}
