@@ -10,7 +10,7 @@ use crate::store::testing::{
     batch, delivery, entity, gone, hint, on_both, options, read, read_json, rules, source, started, tasks, texts,
 };
 use crate::store::{
-    Batch, DeliveryEnd, Journaled, Kind, LearnedBy, NewPass, PassEnd, PassKind, PassPosition, PassStep, Store,
+    Batch, DeliveryEnd, Journaled, Kind, LearnedBy, NewPass, PassEnd, PassKind, PassPosition, PassStep, RetentionOptions, Store, What,
 };
 
 const NUMBERS: &str = "select number as v from instep_change order by number";
@@ -90,7 +90,7 @@ async fn a_duplicate_is_swallowed_only_while_its_original_is_pending() {
         let (twin, other) = (delivery("d"), delivery("e"));
         let outcomes = store.journal(&[first.clone(), other.clone()]).await.expect("stored");
         assert_eq!(outcomes, [Ok(Journaled::Stored), Ok(Journaled::Stored)]);
-        assert_eq!(store.journal(&[twin.clone(), first.clone()]).await.expect("stored"), [Ok(Journaled::Duplicate); 2]);
+        assert_eq!(store.journal(&[twin.clone(), first.clone()]).await.expect("stored"), [Ok(Journaled::Duplicate), Ok(Journaled::Duplicate)]);
         let pending = store.pending(&source(), 10, 1 << 20).await.expect("pending");
         assert_eq!(pending.iter().map(|p| p.delivery.clone()).collect::<Vec<_>>(), [first.clone(), other.clone()]);
         let fence = store.claim(&source(), "test").await.expect("claimed");
@@ -123,8 +123,11 @@ async fn one_delivery_that_the_database_refuses_does_not_stop_the_others() {
 async fn a_payload_that_the_database_cannot_hold_is_quarantined_alone() {
     on_both(|store| async move {
         let fence = store.claim(&source(), "test").await.expect("claimed");
-        let huge = format!(r#"{{"n":1e{}}}"#, 200_000);
-        let observed = vec![read(&fence, "1", 1, "a"), read_json(&fence, "2", 1, &huge), read_json(&fence, "3", 1, r#"{"t":"\u0000"}"#)];
+        let mut huge = read(&fence, "2", 1, "b");
+        if let What::Record { record, .. } = &mut huge.what {
+            record.document.text = r#"{"n":1e200000}"#.into();
+        }
+        let observed = vec![read(&fence, "1", 1, "a"), huge, read_json(&fence, "3", 1, r#"{"t":"\u0000"}"#)];
         let applied = store.apply(&fence, &batch(observed)).await.expect("applied");
         let postgres = store.kind() == crate::store::Engine::Postgres;
         assert_eq!((applied.changes, applied.quarantined), if postgres { (2, 1) } else { (3, 0) });
@@ -219,4 +222,76 @@ async fn a_mark_that_a_lagging_read_cannot_clear_is_looked_at_after_the_lag() {
         assert!(due > store.now().plus(lag - Duration::from_secs(30)), "{due}");
     })
     .await;
+}
+
+#[tokio::test]
+async fn retention_takes_a_little_at_a_time_and_keeps_what_is_young() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        for part in 0..7 {
+            let hints = (0..200).map(|n| hint(&format!("{part}-{n}"), Operation::Update)).collect();
+            store.apply(&fence, &Batch { learned_by: LearnedBy::Hook, ..batch(hints) }).await.expect("marked");
+        }
+        let removed = batch(vec![read(&fence, "1", 1, "a"), gone(started(&fence).tick, "1")]);
+        store.apply(&fence, &removed).await.expect("applied");
+        let options = RetentionOptions { keep_deleted: vec![("pmp".to_owned(), "tasks".to_owned(), Duration::ZERO)], ..RetentionOptions::default() };
+        assert!(store.purge(&options, store.now()).await.expect("purged").rows.iter().all(|(_, rows)| *rows == 0));
+        let later = store.now().plus(Duration::from_secs(40 * 86_400));
+        let purged = store.purge(&options, later).await.expect("purged");
+        assert!(purged.rows.contains(&("instep_outcome", 1_000)), "{purged:?}");
+        assert!(store.purge(&options, later).await.expect("purged").rows.contains(&("instep_outcome", 400)));
+        assert_eq!(texts(&store, "select count(*) as v from instep_entity where payload is not null").await, ["0"]);
+        assert_eq!(texts(&store, "select count(*) as v from instep_change").await, ["2"]);
+        store.checkpoint().await.expect("checkpointed");
+        assert!(store.sizes().await.expect("sizes").iter().any(|size| size.name == "instep_change"));
+        assert_eq!(store.status(&source()).await.expect("status").expect("claimed").newest_change, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replaced_secret_stays_valid_and_an_unclaimed_secret_never_was() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        for (id, secret) in [("1", "old"), ("2", "new")] {
+            store.put_registration(&fence, "tasks", id, Some(secret), "active").await.expect("stored");
+        }
+        let secrets = store.hook_secrets(&source()).await.expect("secrets");
+        assert_eq!(secrets.iter().map(|secret| secret.text.as_str()).collect::<HashSet<_>>(), HashSet::from(["old", "new"]));
+        let replaced = store.registrations(&source()).await.expect("read").iter().filter(|r| r.replaced_at.is_some()).count();
+        assert_eq!(replaced, 1);
+    })
+    .await;
+}
+
+/// Needs the right to become another user, and SQLite's shell; says so where it has none.
+#[tokio::test]
+async fn another_user_reads_while_the_store_is_open_and_after_it_was_closed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    let path = dir.path().join("replica.db");
+    let mut options = options(format!("sqlite://{}", path.display()));
+    options.read_group = Some("nogroup".to_owned());
+    let Ok(store) = Store::open(options).await else {
+        eprintln!("skipped: may not give files to another group");
+        return;
+    };
+    store.migrate().await.expect("migrates");
+    let fence = store.claim(&source(), "test").await.expect("claimed");
+    store.apply(&fence, &batch(vec![read(&fence, "1", 1, "a")])).await.expect("applied");
+    let ask = || {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sqlite3", "-readonly"]);
+        command.arg(&path).arg("select count(*) from instep_changes");
+        command.output().map(|output| (String::from_utf8_lossy(&output.stdout).trim().to_owned(), output.stderr))
+    };
+    let Ok((open, _)) = ask() else {
+        eprintln!("skipped: no setpriv");
+        return;
+    };
+    assert_eq!(open, "1");
+    store.close().await.expect("closed");
+    let (closed, error) = ask().expect("ran before");
+    assert_eq!(closed, "1", "{}", String::from_utf8_lossy(&error));
+    assert!(path.with_extension("db-wal").exists() && path.with_extension("db-shm").exists());
 }

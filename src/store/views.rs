@@ -11,6 +11,8 @@ use crate::store::error::{Error, Kind};
 
 mod columns;
 mod own;
+#[cfg(test)]
+mod tests;
 
 /// A view and the statements that it rests on.
 struct View {
