@@ -39,7 +39,7 @@ pub use fence::Fence;
 pub use gaps::Gap;
 pub use marks::{DueMark, MarkReason};
 pub use passes::{FeedCursor, FeedStep, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
-pub use quarantine::{Quarantined, QuarantineKind};
+pub use quarantine::{QuarantineKind, Quarantined};
 pub use registrations::StoredRegistration;
 pub use retention::{Purged, RetentionOptions, TableSize};
 pub use status::{Replica, ResourceStatus, SourceStatus};

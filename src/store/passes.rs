@@ -181,8 +181,20 @@ impl Store {
         let insert = Query::insert()
             .into_table("instep_pass")
             .columns([
-                "id", "source", "resource", "kind", "variant", "lower_bound", "first_epoch", "first_counter", "started_at",
-                "state", "pages", "records", "restarted", "note",
+                "id",
+                "source",
+                "resource",
+                "kind",
+                "variant",
+                "lower_bound",
+                "first_epoch",
+                "first_counter",
+                "started_at",
+                "state",
+                "pages",
+                "records",
+                "restarted",
+                "note",
             ])
             .values_panic(values.into_iter().map(Expr::val))
             .on_conflict(OnConflict::new().do_nothing().to_owned())
@@ -198,8 +210,19 @@ impl Store {
     pub async fn running_pass(&self, source: &SourceName, resource: &ResourceName) -> Result<Option<Pass>, Error> {
         let mut select = Query::select();
         select.columns([
-            "id", "kind", "variant", "cursor", "lower_bound", "first_epoch", "first_counter", "first_date", "high_stamp",
-            "started_at", "pages", "records", "restarted",
+            "id",
+            "kind",
+            "variant",
+            "cursor",
+            "lower_bound",
+            "first_epoch",
+            "first_counter",
+            "first_date",
+            "high_stamp",
+            "started_at",
+            "pages",
+            "records",
+            "restarted",
         ]);
         select.from("instep_pass").and_where(of_resource(source, resource)).and_where(Expr::cust("state = 'running'"));
         let row = self.reader().query_one(&select).await?;
@@ -259,24 +282,12 @@ impl Store {
         tx.commit().await
     }
 
-    async fn progressed(
-        &self,
-        tx: &Tx<'_>,
-        fence: &Fence,
-        pass: &Pass,
-        watermark: Option<Timestamp>,
-        now: i64,
-    ) -> Result<(), Error> {
+    async fn progressed(&self, tx: &Tx<'_>, fence: &Fence, pass: &Pass, watermark: Option<Timestamp>, now: i64) -> Result<(), Error> {
         let started = pass.started_at.0;
         let began = if pass.kind == PassKind::Sweep { "sweep_at" } else { "incremental_at" };
         let mut columns = vec!["source", "resource", "bulk_unsupported", "ended_at", began];
-        let mut values: Vec<Value> = vec![
-            fence.source().as_str().into(),
-            pass.resource.as_str().into(),
-            false.into(),
-            now.into(),
-            started.into(),
-        ];
+        let mut values: Vec<Value> =
+            vec![fence.source().as_str().into(), pass.resource.as_str().into(), false.into(), now.into(), started.into()];
         if let Some(watermark) = watermark {
             columns.push("watermark");
             values.push(watermark.0.into());
@@ -304,7 +315,9 @@ impl Store {
         let mut select = Query::select();
         select.columns(["watermark", "incremental_at", "sweep_at", "ended_at", "bulk_unsupported"]).from("instep_progress");
         select.and_where(of_resource(source, resource));
-        let Some(row) = self.reader().query_one(&select).await? else { return Ok(Progress::default()) };
+        let Some(row) = self.reader().query_one(&select).await? else {
+            return Ok(Progress::default());
+        };
         let at = |column: &str| row.try_get::<Option<i64>>("", column).map(|at| at.map(Timestamp));
         Ok(Progress {
             watermark: at("watermark")?,
@@ -343,7 +356,9 @@ impl Store {
         let mut select = Query::select();
         select.columns(["since", "cursor"]).from("instep_cursor").and_where(of_source(source));
         select.and_where(Expr::col("feed").eq(feed));
-        let Some(row) = self.reader().query_one(&select).await? else { return Ok(None) };
+        let Some(row) = self.reader().query_one(&select).await? else {
+            return Ok(None);
+        };
         let since: Option<i64> = row.try_get("", "since")?;
         Ok(Some(FeedCursor { since: since.map(Timestamp), cursor: row.try_get("", "cursor")? }))
     }
@@ -425,13 +440,8 @@ pub(crate) async fn feed_step(context: &Context<'_>, step: &FeedStep) -> Result<
         update.and_where(at_since).and_where(is_or_null("cursor", from.cursor.as_deref()));
         context.tx.db.execute(&update).await?.rows_affected()
     } else {
-        let values: [Value; 5] = [
-            source.as_str().into(),
-            step.feed.as_str().into(),
-            since.into(),
-            step.to.cursor.clone().into(),
-            context.now.0.into(),
-        ];
+        let values: [Value; 5] =
+            [source.as_str().into(), step.feed.as_str().into(), since.into(), step.to.cursor.clone().into(), context.now.0.into()];
         let mut insert = Query::insert();
         insert.into_table("instep_cursor").columns(["source", "feed", "since", "cursor", "at"]);
         insert.values_panic(values.into_iter().map(Expr::val)).on_conflict(OnConflict::new().do_nothing().to_owned());

@@ -1,7 +1,7 @@
 //! Permits of a scope, booked in blocks before they are used, so that a restart cannot spend them twice.
 
-use sea_orm::sea_query::{Expr, ExprTrait, Order, Query};
 use sea_orm::ConnectionTrait;
+use sea_orm::sea_query::{Expr, ExprTrait, Order, Query};
 
 use crate::clock::Timestamp;
 use crate::quota::{BlockId, Bookings, StoredBlock};

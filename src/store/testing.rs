@@ -13,9 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::connectors::Record;
 use crate::model::document::{Document, Shape};
 use crate::model::ordering::{By, Spans, Started};
-use crate::model::{
-    Delivery, DeliveryId, Entity, Event, HookRequest, Key, Operation, Push, ResourceName, SourceName, Tick, Version,
-};
+use crate::model::{Delivery, DeliveryId, Entity, Event, HookRequest, Key, Operation, Push, ResourceName, SourceName, Tick, Version};
 use crate::store::{Batch, Fence, LearnedBy, Observed, Options, ResourceRules, Store, What};
 
 /// Where tests find a server; each makes a database of its own there.

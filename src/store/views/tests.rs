@@ -41,8 +41,14 @@ fn specs() -> Vec<ResourceSpec> {
         spec(
             "tasks",
             &[
-                ("title", Text), ("closed", Bool), ("due_date", Date), ("project_id", Text), ("n", Integer), ("x", Real),
-                ("at", Instant), ("tags", Json),
+                ("title", Text),
+                ("closed", Bool),
+                ("due_date", Date),
+                ("project_id", Text),
+                ("n", Integer),
+                ("x", Real),
+                ("at", Instant),
+                ("tags", Json),
             ],
         ),
         spec("time-entries", &[("time", Integer), ("billable_time", Integer), ("date", Date), ("service_id", Text)]),
@@ -143,9 +149,8 @@ async fn joins_over_a_reference_use_its_index() {
     on_both(|store| async move {
         store.install_views(&source(), &specs()).await.expect("installed");
         let ids: Vec<String> = (0..4_000).map(|n| n.to_string()).collect();
-        let bodies: Vec<String> = (0..4_000)
-            .map(|n| format!(r#"{{"a":{{"title":"t","closed":false}},"r":{{"project":{{"id":"{}"}}}}}}"#, n % 400))
-            .collect();
+        let bodies: Vec<String> =
+            (0..4_000).map(|n| format!(r#"{{"a":{{"title":"t","closed":false}},"r":{{"project":{{"id":"{}"}}}}}}"#, n % 400)).collect();
         let tasks: Vec<_> = ids.iter().zip(&bodies).map(|(id, body)| ("tasks", id.as_str(), body.as_str())).collect();
         put(&store, &tasks).await;
         put(&store, &[("projects", "7", r#"{"a":{"name":"p"},"r":{"company":{"id":"9"}}}"#)]).await;
