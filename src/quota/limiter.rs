@@ -117,7 +117,8 @@ impl Limiter {
     /// source's epoch, or a random number): a late verdict for a permit of an earlier one must not release one of ours.
     #[must_use]
     pub fn new(limits: Limits, incarnation: u64) -> Self {
-        let accounts = limits.list().iter().map(|limit| Account::new(limit.clone(), limits.expected_max(limit))).collect();
+        let accounts =
+            limits.list().iter().map(|limit| Account::new(limit.clone(), limits.expected_max(limit))).collect();
         Self {
             limits,
             accounts,

@@ -254,11 +254,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`InvalidLimits`] names the first limit that is out of range, doubled, or that some class could never get through.
-    pub fn new(
-        limits: Vec<Limit>,
-        concurrency: Concurrency,
-        expected: [Expected; 4],
-    ) -> Result<Self, InvalidLimits> {
+    pub fn new(limits: Vec<Limit>, concurrency: Concurrency, expected: [Expected; 4]) -> Result<Self, InvalidLimits> {
         if concurrency.cap == 0 || concurrency.floor > concurrency.cap {
             return Err(InvalidLimits::Concurrency);
         }
@@ -295,13 +291,7 @@ impl Limits {
                 Unit::Requests,
                 share.token,
             ),
-            limit(
-                format!("{org}/requests/30min"),
-                4_000,
-                Shape::Window(hour / 2),
-                Unit::Requests,
-                share.organisation,
-            ),
+            limit(format!("{org}/requests/30min"), 4_000, Shape::Window(hour / 2), Unit::Requests, share.organisation),
             limit(
                 format!("{org}/server-time/hour"),
                 1_800_000,

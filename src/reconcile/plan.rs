@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(next(&settled(), &SCHEDULE, at(100)), Next::Begin(PassKind::Incremental));
         let polled = History { incremental_started_at: Some(at(100)), ..settled() };
         assert_eq!(next(&polled, &SCHEDULE, at(100)), Next::Wait(HOUR));
-        let swept_long_ago = History { sweep_started_at: Some(at(76)), ..polled.clone() };
+        let swept_long_ago = History { sweep_started_at: Some(at(76)), ..polled };
         assert_eq!(next(&swept_long_ago, &SCHEDULE, at(100)), Next::Begin(PassKind::Sweep));
         let sweep_only = Schedule { mode: Mode::Sweep, ..SCHEDULE };
         assert_eq!(next(&settled(), &sweep_only, at(100)), Next::Wait(HOUR * 14));
