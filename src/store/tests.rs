@@ -8,7 +8,8 @@ use crate::model::ordering::Reason;
 use crate::quota::{BlockRequest, Bookings, FinishedBlock};
 use crate::store::testing::{batch, delivery, entity, gone, hint, on_both, options, read, read_json, rules, source, started, tasks, texts};
 use crate::store::{
-    Batch, DeliveryEnd, Journaled, Kind, LearnedBy, NewPass, PassEnd, PassKind, PassPosition, PassStep, RetentionOptions, Store, What,
+    Batch, DeliveryEnd, FeedCursor, FeedStep, Journaled, Kind, LearnedBy, NewPass, PassEnd, PassKind, PassPosition, PassStep,
+    RetentionOptions, Store, What,
 };
 
 const NUMBERS: &str = "select number as v from instep_change order by number";
@@ -304,4 +305,21 @@ async fn another_user_reads_while_the_store_is_open_and_after_it_was_closed() {
     let (closed, error) = ask().expect("ran before");
     assert_eq!(closed, "1", "{}", String::from_utf8_lossy(&error));
     assert!(path.with_extension("db-wal").exists() && path.with_extension("db-shm").exists());
+}
+
+#[tokio::test]
+async fn a_feed_moves_once_and_remembers_its_rows() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let to = FeedCursor { since: Some(store.now()), cursor: None };
+        let seen = vec!["a".to_owned(), "b".to_owned()];
+        let step = FeedStep { feed: "deleted_items".to_owned(), from: None, to: to.clone(), seen };
+        let page = Batch { feed: Some(step), ..batch(Vec::new()) };
+        store.apply(&fence, &page).await.expect("applied");
+        assert_eq!(store.apply(&fence, &page).await.map_err(|error| error.kind()), Err(Kind::Moved));
+        assert_eq!(store.feed_cursor(&source(), "deleted_items").await.expect("read"), Some(to));
+        let known = store.feed_seen(&source(), "deleted_items", &["b".to_owned(), "c".to_owned()]).await.expect("read");
+        assert_eq!(known, HashSet::from(["b".to_owned()]));
+    })
+    .await;
 }

@@ -16,7 +16,7 @@ use crate::store::fence::Fence;
 use crate::store::quarantine::{QuarantineKind, Refusal};
 use crate::store::rows::version_columns;
 use crate::store::sql::{groups, of_resource, padded};
-use crate::store::{deliveries, passes, quarantine};
+use crate::store::{deliveries, feeds, passes, quarantine};
 
 /// Everything of the batch.
 pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, now: Timestamp) -> Result<(), Error> {
@@ -34,7 +34,7 @@ pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, 
         passes::note_seen(&context, &passes::seen_label(&step.id), &seen).await?;
     }
     if let Some(step) = &batch.feed {
-        passes::feed_step(&context, step).await?;
+        feeds::step(&context, step).await?;
     }
     Ok(())
 }
