@@ -11,6 +11,7 @@ mod apply;
 mod connect;
 mod deliveries;
 mod error;
+mod feeds;
 mod fence;
 mod files;
 mod gaps;
@@ -24,6 +25,10 @@ mod retention;
 mod rows;
 mod sql;
 mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod views;
 
 pub use answers::AnswerCount;
@@ -31,11 +36,12 @@ pub use apply::{Applied, Batch, DeliveryEnd, LearnedBy, Observed, ResourceRules,
 pub use connect::{Engine, Options, Store};
 pub use deliveries::{Backlog, Journaled, PendingDelivery};
 pub use error::{Error, Kind};
+pub use feeds::{FeedCursor, FeedStep};
 pub use fence::Fence;
 pub use gaps::Gap;
 pub use marks::{DueMark, MarkReason};
-pub use passes::{FeedCursor, FeedStep, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
-pub use quarantine::{Quarantined, QuarantineKind};
+pub use passes::{NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
+pub use quarantine::{QuarantineKind, Quarantined};
 pub use registrations::StoredRegistration;
 pub use retention::{Purged, RetentionOptions, TableSize};
 pub use status::{Replica, ResourceStatus, SourceStatus};

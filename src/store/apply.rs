@@ -11,8 +11,9 @@ use crate::model::ordering::{By, Reason, Spans, Started};
 use crate::model::{DeliveryId, Entity, Event, ResourceName};
 use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::{Error, Kind};
+use crate::store::feeds::FeedStep;
 use crate::store::fence::Fence;
-use crate::store::passes::{FeedStep, PassStep};
+use crate::store::passes::PassStep;
 
 mod fold;
 mod load;

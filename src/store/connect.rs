@@ -24,7 +24,7 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// A transaction refused by a deadlock or serialisation failure is tried so often.
 const CONFLICT_TRIES: u32 = 5;
 /// Key of the advisory lock that lets one process migrate at a time: `instep` in ASCII.
-const MIGRATION_LOCK: i64 = 0x69_6e73_7465_70;
+const MIGRATION_LOCK: i64 = 0x696e_7374_6570;
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -82,7 +82,16 @@ impl Store {
         for group in groups(deliveries) {
             let mut insert = Query::insert();
             insert.into_table("instep_delivery").columns([
-                "id", "source", "received_at", "dedupe", "route", "query", "headers", "body", "state", "attempts",
+                "id",
+                "source",
+                "received_at",
+                "dedupe",
+                "route",
+                "query",
+                "headers",
+                "body",
+                "state",
+                "attempts",
             ]);
             for delivery in group {
                 insert.values_panic(values(delivery));
@@ -193,7 +202,9 @@ impl Store {
         let mut select = Query::select();
         select.expr_as(Func::count(Expr::cust("*")), Alias::new("n")).expr_as(Func::min(Expr::col("received_at")), Alias::new("oldest"));
         select.from("instep_delivery").and_where(of_source(source)).and_where(Expr::cust("state = 'pending'"));
-        let Some(row) = self.reader().query_one(&select).await? else { return Ok(Backlog::default()) };
+        let Some(row) = self.reader().query_one(&select).await? else {
+            return Ok(Backlog::default());
+        };
         let deliveries: i64 = row.try_get("", "n")?;
         let oldest: Option<i64> = row.try_get("", "oldest")?;
         Ok(Backlog { deliveries: u64::try_from(deliveries).unwrap_or(0), oldest: oldest.map(Timestamp) })
@@ -236,8 +247,7 @@ impl Store {
 
 /// Sets the states that a batch gives to its deliveries.
 pub(crate) async fn end(context: &Context<'_>, deliveries: &[(DeliveryId, DeliveryEnd)]) -> Result<(), Error> {
-    let done: Vec<String> =
-        deliveries.iter().filter(|(_, end)| *end == DeliveryEnd::Done).map(|(id, _)| id.0.to_string()).collect();
+    let done: Vec<String> = deliveries.iter().filter(|(_, end)| *end == DeliveryEnd::Done).map(|(id, _)| id.0.to_string()).collect();
     for group in groups(&done) {
         let update = Query::update()
             .table("instep_delivery")
@@ -248,7 +258,9 @@ pub(crate) async fn end(context: &Context<'_>, deliveries: &[(DeliveryId, Delive
         context.tx.db.execute(&update).await?;
     }
     for (id, end) in deliveries {
-        let DeliveryEnd::Quarantined(reason) = end else { continue };
+        let DeliveryEnd::Quarantined(reason) = end else {
+            continue;
+        };
         let update = Query::update()
             .table("instep_delivery")
             .value("state", "quarantined")
@@ -257,8 +269,7 @@ pub(crate) async fn end(context: &Context<'_>, deliveries: &[(DeliveryId, Delive
             .and_where(Expr::col("id").eq(id.0.to_string()))
             .take();
         context.tx.db.execute(&update).await?;
-        let refusal =
-            Refusal { kind: QuarantineKind::Delivery, resource: None, key: None, reason, body: None, delivery: Some(*id) };
+        let refusal = Refusal { kind: QuarantineKind::Delivery, resource: None, key: None, reason, body: None, delivery: Some(*id) };
         quarantine::put(context, &refusal).await?;
     }
     Ok(())

@@ -103,7 +103,7 @@ fn sqlite_kind(code: &str) -> (Kind, bool) {
         // CORRUPT, NOTADB: nothing that we may write over.
         (11 | 26, _) => (Kind::Fsync, false),
         // TOOBIG, CONSTRAINT, MISMATCH.
-        (18 | 19 | 20, _) => (Kind::Data, false),
+        (18..=20, _) => (Kind::Data, false),
         _ => (Kind::Bug, false),
     }
 }

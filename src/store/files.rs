@@ -16,7 +16,9 @@ const DIR_MODE: u32 = 0o2750;
 
 /// The path in an `sqlite:` url; `None` for another scheme.
 pub(crate) fn sqlite_path(url: &str) -> Result<Option<PathBuf>, Error> {
-    let Some(rest) = url.strip_prefix("sqlite:") else { return Ok(None) };
+    let Some(rest) = url.strip_prefix("sqlite:") else {
+        return Ok(None);
+    };
     let path = rest.strip_prefix("//").unwrap_or(rest);
     if path.is_empty() || path.starts_with(":memory:") || path.contains('?') {
         return Err(Error::new(Kind::Schema, "the store url must be sqlite:// and the path of a file, without parameters"));

@@ -73,10 +73,14 @@ impl Store {
         let mut compared_since: Option<Timestamp> = None;
         for resource in resources {
             let progress = self.progress(fence.source(), resource).await?;
-            let Some(latest) = progress.incremental_at.max(progress.sweep_at) else { return Ok(0) };
+            let Some(latest) = progress.incremental_at.max(progress.sweep_at) else {
+                return Ok(0);
+            };
             compared_since = Some(compared_since.map_or(latest, |since| since.min(latest)));
         }
-        let Some(compared_since) = compared_since else { return Ok(0) };
+        let Some(compared_since) = compared_since else {
+            return Ok(0);
+        };
         self.run(|| async {
             let tx = self.begin(Lane::Work).await?;
             fence.lock(&tx).await?;

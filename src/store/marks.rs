@@ -62,13 +62,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Unavailable`].
-    pub async fn due_marks(
-        &self,
-        source: &SourceName,
-        resource: &ResourceName,
-        now: Timestamp,
-        limit: u64,
-    ) -> Result<Vec<DueMark>, Error> {
+    pub async fn due_marks(&self, source: &SourceName, resource: &ResourceName, now: Timestamp, limit: u64) -> Result<Vec<DueMark>, Error> {
         let mut select = Query::select();
         select.columns(MARK_COLUMNS).from("instep_mark").and_where(of_resource(source, resource));
         let due = Expr::col("not_before").lte(now.0).or(Expr::col("not_before").gt(now.plus(AHEAD_MAX).0));
@@ -166,8 +160,20 @@ impl Store {
         for group in groups(entities) {
             let mut insert = Query::insert();
             insert.into_table("instep_mark").columns([
-                "source", "resource", "key", "reason", "versionless", "announced_delete", "last_hint_at", "tick_epoch",
-                "tick_counter", "attempts", "not_before", "missing_since", "confirm", "held",
+                "source",
+                "resource",
+                "key",
+                "reason",
+                "versionless",
+                "announced_delete",
+                "last_hint_at",
+                "tick_epoch",
+                "tick_counter",
+                "attempts",
+                "not_before",
+                "missing_since",
+                "confirm",
+                "held",
             ]);
             for entity in group {
                 let values: [Value; 14] = [

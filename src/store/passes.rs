@@ -1,6 +1,4 @@
-//! Passes of the reconciler and polls of event feeds: where they stand, what they have seen, what they have proved.
-
-use std::collections::HashSet;
+//! Passes of the reconciler: where they stand, what they have seen, what they have proved.
 
 use sea_orm::sea_query::{Expr, ExprTrait, Func, OnConflict, Query, UpdateStatement};
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
@@ -12,7 +10,7 @@ use crate::store::apply::Context;
 use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::{Error, Kind};
 use crate::store::fence::Fence;
-use crate::store::sql::{clean, groups, of_resource, of_source, padded};
+use crate::store::sql::{clean, groups, of_resource, of_source};
 
 /// The two kinds of pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,28 +125,6 @@ pub struct Progress {
     pub bulk_unsupported: bool,
 }
 
-/// Where an event feed stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FeedCursor {
-    /// The next poll asks from here (less the overlap).
-    pub since: Option<Timestamp>,
-    /// The next page of a poll under way.
-    pub cursor: Option<String>,
-}
-
-/// The page of a feed that a batch is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FeedStep {
-    /// Which feed.
-    pub feed: String,
-    /// Where it must stand; `None`: it has never been polled.
-    pub from: Option<FeedCursor>,
-    /// Where it stands then.
-    pub to: FeedCursor,
-    /// Rows of the page, so that the overlap does not mark twice.
-    pub seen: Vec<String>,
-}
-
 impl Store {
     /// Starts a pass. One at a time over a resource: where one runs, it is returned as it stands.
     ///
@@ -183,8 +159,20 @@ impl Store {
         let insert = Query::insert()
             .into_table("instep_pass")
             .columns([
-                "id", "source", "resource", "kind", "variant", "lower_bound", "first_epoch", "first_counter", "started_at",
-                "state", "pages", "records", "restarted", "note",
+                "id",
+                "source",
+                "resource",
+                "kind",
+                "variant",
+                "lower_bound",
+                "first_epoch",
+                "first_counter",
+                "started_at",
+                "state",
+                "pages",
+                "records",
+                "restarted",
+                "note",
             ])
             .values_panic(values.into_iter().map(Expr::val))
             .on_conflict(OnConflict::new().do_nothing().to_owned())
@@ -200,8 +188,19 @@ impl Store {
     pub async fn running_pass(&self, source: &SourceName, resource: &ResourceName) -> Result<Option<Pass>, Error> {
         let mut select = Query::select();
         select.columns([
-            "id", "kind", "variant", "cursor", "lower_bound", "first_epoch", "first_counter", "first_date", "high_stamp",
-            "started_at", "pages", "records", "restarted",
+            "id",
+            "kind",
+            "variant",
+            "cursor",
+            "lower_bound",
+            "first_epoch",
+            "first_counter",
+            "first_date",
+            "high_stamp",
+            "started_at",
+            "pages",
+            "records",
+            "restarted",
         ]);
         select.from("instep_pass").and_where(of_resource(source, resource)).and_where(Expr::cust("state = 'running'"));
         let row = self.reader().query_one(&select).await?;
@@ -261,24 +260,12 @@ impl Store {
         tx.commit().await
     }
 
-    async fn progressed(
-        &self,
-        tx: &Tx<'_>,
-        fence: &Fence,
-        pass: &Pass,
-        watermark: Option<Timestamp>,
-        now: i64,
-    ) -> Result<(), Error> {
+    async fn progressed(&self, tx: &Tx<'_>, fence: &Fence, pass: &Pass, watermark: Option<Timestamp>, now: i64) -> Result<(), Error> {
         let started = pass.started_at.0;
         let began = if pass.kind == PassKind::Sweep { "sweep_at" } else { "incremental_at" };
         let mut columns = vec!["source", "resource", "bulk_unsupported", "ended_at", began];
-        let mut values: Vec<Value> = vec![
-            fence.source().as_str().into(),
-            pass.resource.as_str().into(),
-            false.into(),
-            now.into(),
-            started.into(),
-        ];
+        let mut values: Vec<Value> =
+            vec![fence.source().as_str().into(), pass.resource.as_str().into(), false.into(), now.into(), started.into()];
         if let Some(watermark) = watermark {
             columns.push("watermark");
             values.push(watermark.0.into());
@@ -306,7 +293,9 @@ impl Store {
         let mut select = Query::select();
         select.columns(["watermark", "incremental_at", "sweep_at", "ended_at", "bulk_unsupported"]).from("instep_progress");
         select.and_where(of_resource(source, resource));
-        let Some(row) = self.reader().query_one(&select).await? else { return Ok(Progress::default()) };
+        let Some(row) = self.reader().query_one(&select).await? else {
+            return Ok(Progress::default());
+        };
         let at = |column: &str| row.try_get::<Option<i64>>("", column).map(|at| at.map(Timestamp));
         Ok(Progress {
             watermark: at("watermark")?,
@@ -336,46 +325,11 @@ impl Store {
         })
         .await
     }
-
-    /// Where a feed stands; `None`: it has never been polled.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`].
-    pub async fn feed_cursor(&self, source: &SourceName, feed: &str) -> Result<Option<FeedCursor>, Error> {
-        let mut select = Query::select();
-        select.columns(["since", "cursor"]).from("instep_cursor").and_where(of_source(source));
-        select.and_where(Expr::col("feed").eq(feed));
-        let Some(row) = self.reader().query_one(&select).await? else { return Ok(None) };
-        let since: Option<i64> = row.try_get("", "since")?;
-        Ok(Some(FeedCursor { since: since.map(Timestamp), cursor: row.try_get("", "cursor")? }))
-    }
-
-    /// Which of these rows of a feed have been applied before.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`].
-    pub async fn feed_seen(&self, source: &SourceName, feed: &str, ids: &[String]) -> Result<HashSet<String>, Error> {
-        let mut seen = HashSet::new();
-        for part in ids.chunks(200) {
-            let mut select = Query::select();
-            select.column("id").from("instep_seen").and_where(of_source(source));
-            select.and_where(Expr::col("label").eq(feed_label(feed)));
-            select.and_where(Expr::col("id").is_in(padded(part.iter().map(String::as_str))));
-            for row in self.reader().query_all(&select).await? {
-                seen.insert(row.try_get::<String>("", "id")?);
-            }
-        }
-        Ok(seen)
-    }
 }
 
 /// Label of the seen notes of a pass.
 pub(crate) fn seen_label(pass: &Uuid) -> String {
     format!("pass:{pass}")
-}
-
-fn feed_label(feed: &str) -> String {
-    format!("feed:{feed}")
 }
 
 fn running(id: Uuid) -> UpdateStatement {
@@ -384,7 +338,7 @@ fn running(id: Uuid) -> UpdateStatement {
     update
 }
 
-fn is_or_null(column: &'static str, value: Option<&str>) -> Expr {
+pub(crate) fn is_or_null(column: &'static str, value: Option<&str>) -> Expr {
     value.map_or_else(|| Expr::col(column).is_null(), |value| Expr::col(column).eq(value))
 }
 
@@ -410,40 +364,6 @@ pub(crate) async fn step(context: &Context<'_>, step: &PassStep) -> Result<(), E
         return Err(Error::new(Kind::Moved, "the pass does not stand where this page begins"));
     }
     Ok(())
-}
-
-/// Moves a feed: compare and set on its cursor.
-pub(crate) async fn feed_step(context: &Context<'_>, step: &FeedStep) -> Result<(), Error> {
-    let source = context.fence.source();
-    let since: Option<i64> = step.to.since.map(|at| at.0);
-    let moved = if let Some(from) = &step.from {
-        let at_since = match from.since {
-            Some(at) => Expr::col("since").eq(at.0),
-            None => Expr::col("since").is_null(),
-        };
-        let mut update = Query::update();
-        update.table("instep_cursor").value("since", since).value("cursor", step.to.cursor.clone());
-        update.value("at", context.now.0).and_where(of_source(source)).and_where(Expr::col("feed").eq(step.feed.as_str()));
-        update.and_where(at_since).and_where(is_or_null("cursor", from.cursor.as_deref()));
-        context.tx.db.execute(&update).await?.rows_affected()
-    } else {
-        let values: [Value; 5] = [
-            source.as_str().into(),
-            step.feed.as_str().into(),
-            since.into(),
-            step.to.cursor.clone().into(),
-            context.now.0.into(),
-        ];
-        let mut insert = Query::insert();
-        insert.into_table("instep_cursor").columns(["source", "feed", "since", "cursor", "at"]);
-        insert.values_panic(values.into_iter().map(Expr::val)).on_conflict(OnConflict::new().do_nothing().to_owned());
-        context.tx.db.execute(&insert).await?.rows_affected()
-    };
-    if moved == 0 {
-        return Err(Error::new(Kind::Moved, "the feed does not stand where this page begins"));
-    }
-    let ids: Vec<&str> = step.seen.iter().map(String::as_str).collect();
-    note_seen(context, &feed_label(&step.feed), &ids).await
 }
 
 /// Remembers rows of a feed, or unreadable keys of a pass.

@@ -1,69 +1,75 @@
 //! Permits of a scope, booked in blocks before they are used, so that a restart cannot spend them twice.
 
+use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{Expr, ExprTrait, Order, Query};
-use sea_orm::{ConnectionTrait, Value};
 
 use crate::clock::Timestamp;
 use crate::quota::{BlockId, Bookings, StoredBlock};
 use crate::store::connect::{Lane, Store};
-use crate::store::error::Error;
+use crate::store::error::{Error, Kind};
 
 impl Store {
-    /// Writes one turn of bookkeeping in one transaction: new blocks, ended ones, expired ones. Answers with the new blocks' ids.
+    /// Writes what a limiter wants written, in one transaction: new blocks (their rows are returned in the order of
+    /// `bookings.wanted`), blocks that ended, blocks that bind nothing any more.
     ///
     /// # Errors
-    /// [`crate::store::Kind::Unavailable`]: use none of it; a block that was written all the same counts as spent at the next start.
-    pub async fn book(&self, scope: &str, bookings: &Bookings, at: Timestamp) -> Result<Vec<BlockId>, Error> {
-        // Random, so that processes that share a scope need no common counter.
-        let ids: Vec<BlockId> = bookings.wanted.iter().map(|_| BlockId(rand::random::<i64>() & i64::MAX)).collect();
-        self.run(|| async {
-            let tx = self.begin(Lane::Work).await?;
-            for (wanted, id) in bookings.wanted.iter().zip(&ids) {
-                let amount = i64::try_from(wanted.amount).unwrap_or(i64::MAX);
-                let values: [Value; 5] =
-                    [scope.into(), wanted.limit.as_str().into(), id.0.to_string().into(), amount.into(), at.0.into()];
-                let insert = Query::insert()
-                    .into_table("instep_permit_block")
-                    .columns(["scope", "limit_id", "id", "amount", "booked_at"])
-                    .values_panic(values.into_iter().map(Expr::val))
-                    .take();
-                tx.db.execute(&insert).await?;
-            }
-            for block in &bookings.finished {
-                let update = Query::update()
-                    .table("instep_permit_block")
-                    .value("finished_at", block.finished_at.0)
-                    .value("amount", i64::try_from(block.amount).unwrap_or(i64::MAX))
-                    .and_where(Expr::col("scope").eq(scope))
-                    .and_where(Expr::col("id").eq(block.id.0.to_string()))
-                    .take();
-                tx.db.execute(&update).await?;
-            }
-            let expired = bookings.expired.iter().map(|id| id.0.to_string());
+    /// [`Kind::Unavailable`]: use no permit of the wanted blocks; a row written after all counts as unfinished at the next start.
+    pub async fn book(&self, scope: &str, bookings: &Bookings) -> Result<Vec<BlockId>, Error> {
+        self.run(|| self.book_once(scope, bookings)).await
+    }
+
+    async fn book_once(&self, scope: &str, bookings: &Bookings) -> Result<Vec<BlockId>, Error> {
+        let tx = self.begin(Lane::Work).await?;
+        let now = self.now().0;
+        let amount = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let mut finished = bookings.finished.clone();
+        finished.sort_by_key(|block| block.id);
+        for block in finished {
+            let update = Query::update()
+                .table("instep_permit_block")
+                .value("amount", amount(block.amount))
+                .value("finished_at", block.finished_at.0)
+                .and_where(Expr::col("id").eq(block.id.0))
+                .and_where(Expr::col("scope").eq(scope))
+                .take();
+            tx.db.execute(&update).await?;
+        }
+        if !bookings.expired.is_empty() {
             let delete = Query::delete()
                 .from_table("instep_permit_block")
                 .and_where(Expr::col("scope").eq(scope))
-                .and_where(Expr::col("id").is_in(expired))
+                .and_where(Expr::col("id").is_in(bookings.expired.iter().map(|id| id.0)))
                 .take();
             tx.db.execute(&delete).await?;
-            tx.commit().await
-        })
-        .await?;
+        }
+        let mut ids = Vec::with_capacity(bookings.wanted.len());
+        for block in &bookings.wanted {
+            let insert = Query::insert()
+                .into_table("instep_permit_block")
+                .columns(["scope", "limit_id", "amount", "booked_at"])
+                .values_panic([scope.into(), block.limit.as_str().into(), amount(block.amount).into(), now.into()])
+                .returning_col("id")
+                .take();
+            let row = tx.db.query_one(&insert).await?;
+            let row = row.ok_or_else(|| Error::new(Kind::Bug, "an inserted block has no id"))?;
+            ids.push(BlockId(row.try_get("", "id")?));
+        }
+        tx.commit().await?;
         Ok(ids)
     }
 
-    /// The blocks of a scope, the oldest first.
+    /// The blocks of a scope, in the order in which they were booked.
     ///
     /// # Errors
-    /// [`crate::store::Kind::Unavailable`].
+    /// [`Kind::Unavailable`].
     pub async fn blocks(&self, scope: &str) -> Result<Vec<StoredBlock>, Error> {
         let mut select = Query::select();
         select.columns(["id", "limit_id", "amount", "finished_at"]).from("instep_permit_block");
-        select.and_where(Expr::col("scope").eq(scope)).order_by("booked_at", Order::Asc).order_by("id", Order::Asc);
+        select.and_where(Expr::col("scope").eq(scope)).order_by("id", Order::Asc);
         let rows = self.reader().query_all(&select).await?;
         let block = |row: &sea_orm::QueryResult| -> Result<StoredBlock, Error> {
             Ok(StoredBlock {
-                id: BlockId(row.try_get::<String>("", "id")?.parse().unwrap_or(0)),
+                id: BlockId(row.try_get("", "id")?),
                 limit: row.try_get("", "limit_id")?,
                 amount: u64::try_from(row.try_get::<i64>("", "amount")?).unwrap_or(0),
                 finished_at: row.try_get::<Option<i64>>("", "finished_at")?.map(Timestamp),

@@ -124,9 +124,8 @@ impl Store {
     pub async fn registrations(&self, source: &SourceName) -> Result<Vec<StoredRegistration>, Error> {
         let mut select = Query::select();
         select.columns(["route", "upstream_id", "secret", "created_at", "replaced_at", "state"]).from("instep_registration");
-        let valid = Condition::any()
-            .add(Expr::col("replaced_at").is_null())
-            .add(Expr::col("replaced_at").gt(self.now().minus(REPLACED_VALID).0));
+        let valid =
+            Condition::any().add(Expr::col("replaced_at").is_null()).add(Expr::col("replaced_at").gt(self.now().minus(REPLACED_VALID).0));
         select.and_where(of_source(source)).cond_where(valid);
         select.order_by("route", Order::Asc).order_by("created_at", Order::Desc);
         let rows = self.reader().query_all(&select).await?;
@@ -139,9 +138,8 @@ impl Store {
     /// [`crate::store::Kind::Unavailable`].
     pub async fn hook_secrets(&self, source: &SourceName) -> Result<Vec<HookSecret>, Error> {
         let registrations = self.registrations(source).await?;
-        let secret = |registration: StoredRegistration| {
-            registration.secret.map(|text| HookSecret { route: Some(registration.route), text })
-        };
+        let secret =
+            |registration: StoredRegistration| registration.secret.map(|text| HookSecret { route: Some(registration.route), text });
         Ok(registrations.into_iter().filter_map(secret).collect())
     }
 

@@ -1,7 +1,7 @@
 //! What rule 11 needs to know before anything is removed: how much was, what is left, who is surely alive, who is suspect.
 
-use sea_orm::sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement};
 use sea_orm::ConnectionTrait;
+use sea_orm::sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement};
 
 use crate::clock::Timestamp;
 use crate::model::{Entity, Key, ResourceName, SourceName};
@@ -42,20 +42,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Unavailable`].
-    pub async fn control_key(
-        &self,
-        source: &SourceName,
-        resource: &ResourceName,
-        except: &[Key],
-    ) -> Result<Option<Key>, Error> {
+    pub async fn control_key(&self, source: &SourceName, resource: &ResourceName, except: &[Key]) -> Result<Option<Key>, Error> {
         let mut last = Query::select();
         last.column("control_key").from("instep_progress").and_where(of_resource(source, resource));
         let row = self.reader().query_one(&last).await?;
         let last: Option<String> = row.map(|row| row.try_get("", "control_key")).transpose()?.flatten();
         let excluded = |key: &str| except.iter().any(|except| except.as_str() == key);
         let mut unmarked = live(source, resource);
-        let marked =
-            Query::select().column("key").from("instep_mark").and_where(of_resource(source, resource)).take();
+        let marked = Query::select().column("key").from("instep_mark").and_where(of_resource(source, resource)).take();
         unmarked.column("key").and_where(Expr::col("key").not_in_subquery(marked));
         if let Some(last) = last.filter(|last| !excluded(last)) {
             let same = unmarked.clone().and_where(Expr::col("key").eq(last)).take();
@@ -102,7 +96,9 @@ impl Store {
                 select.and_where(Expr::col("key").gt(after.as_str()));
             }
             let keys = self.keys(&select).await?;
-            let Some(last) = keys.last().cloned() else { return Ok(marked) };
+            let Some(last) = keys.last().cloned() else {
+                return Ok(marked);
+            };
             let resource = pass.resource.clone();
             let entities: Vec<Entity> = keys.into_iter().map(|key| Entity { resource: resource.clone(), key }).collect();
             self.mark_entities(fence, &entities, MarkReason::Suspect).await?;

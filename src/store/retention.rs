@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, Func, Order, Query, SelectStatement};
 use sea_orm::ConnectionTrait;
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Func, Order, Query, SelectStatement};
 
 use crate::clock::Timestamp;
 use crate::store::connect::{Engine, Lane, Store};
@@ -166,8 +166,7 @@ impl Store {
         while allowed > 0 {
             let chunk = Ord::min(CHUNK, allowed);
             let key = sea_orm::sea_query::Expr::tuple(key.iter().map(|column| Expr::col(*column)));
-            let delete =
-                Query::delete().from_table(table).and_where(key.in_subquery(chosen.clone().limit(chunk).take())).take();
+            let delete = Query::delete().from_table(table).and_where(key.in_subquery(chosen.clone().limit(chunk).take())).take();
             let gone = self
                 .run(|| async {
                     let tx = self.begin(Lane::Work).await?;
@@ -253,7 +252,9 @@ impl Store {
                     [table.into()],
                 ),
             };
-            let Some(row) = self.reader().query_one_raw(statement).await? else { continue };
+            let Some(row) = self.reader().query_one_raw(statement).await? else {
+                continue;
+            };
             let rows = u64::try_from(row.try_get::<i64>("", "n")?).unwrap_or(0);
             let bytes = match self.inner.engine {
                 Engine::Sqlite => None,

@@ -28,8 +28,18 @@ pub(crate) struct EntityRow {
 
 /// Its columns.
 pub(crate) const ENTITY_COLUMNS: [&str; 12] = [
-    "key", "version_field", "version_value", "version_precision", "hash", "deleted_at", "tick_epoch", "tick_counter",
-    "first_change", "last_change", "looked_at", "hot_ms",
+    "key",
+    "version_field",
+    "version_value",
+    "version_precision",
+    "hash",
+    "deleted_at",
+    "tick_epoch",
+    "tick_counter",
+    "first_change",
+    "last_change",
+    "looked_at",
+    "hot_ms",
 ];
 
 impl EntityRow {
@@ -70,19 +80,33 @@ pub(crate) struct MarkRow {
 
 /// Its columns.
 pub(crate) const MARK_COLUMNS: [&str; 20] = [
-    "key", "reason", "hint_field", "hint_value", "hint_precision", "versionless", "announced_delete", "last_hint_at",
-    "tick_epoch", "tick_counter", "attempts", "not_before", "agreeing_hash", "agreeing_epoch", "agreeing_counter",
-    "agreeing_since", "missing_since", "confirm", "held", "note",
+    "key",
+    "reason",
+    "hint_field",
+    "hint_value",
+    "hint_precision",
+    "versionless",
+    "announced_delete",
+    "last_hint_at",
+    "tick_epoch",
+    "tick_counter",
+    "attempts",
+    "not_before",
+    "agreeing_hash",
+    "agreeing_epoch",
+    "agreeing_counter",
+    "agreeing_since",
+    "missing_since",
+    "confirm",
+    "held",
+    "note",
 ];
 
 impl MarkRow {
     pub(crate) fn mark(&self) -> Mark {
         let agreeing = self.agreeing_hash.as_deref().and_then(hash).map(|hash| Agreeing {
             hash,
-            tick: Tick {
-                epoch: self.agreeing_epoch.unwrap_or_default(),
-                counter: self.agreeing_counter.unwrap_or_default(),
-            },
+            tick: Tick { epoch: self.agreeing_epoch.unwrap_or_default(), counter: self.agreeing_counter.unwrap_or_default() },
             since: Timestamp(self.agreeing_since.unwrap_or_default()),
         });
         Mark {
@@ -110,7 +134,9 @@ fn version(field: Option<&str>, value: Option<i64>, precision_us: Option<i64>) -
 
 /// The three columns of a version: field, value, precision (0: a sequence).
 pub(crate) fn version_columns(version: Option<&Version>) -> (Option<String>, Option<i64>, Option<i64>) {
-    let Some(version) = version else { return (None, None, None) };
+    let Some(version) = version else {
+        return (None, None, None);
+    };
     let value = match version.value {
         Value::Stamp { at, .. } => at.0,
         Value::Sequence(number) => number,

@@ -72,7 +72,9 @@ impl Store {
     pub async fn status(&self, source: &SourceName) -> Result<Option<SourceStatus>, Error> {
         let mut select = Query::select();
         select.columns(["epoch", "owner", "next_change"]).from("instep_source").and_where(Expr::col("name").eq(source.as_str()));
-        let Some(row) = self.reader().query_one(&select).await? else { return Ok(None) };
+        let Some(row) = self.reader().query_one(&select).await? else {
+            return Ok(None);
+        };
         let backlog = self.backlog(source).await?;
         let next_change: i64 = row.try_get("", "next_change")?;
         Ok(Some(SourceStatus {
@@ -93,7 +95,9 @@ impl Store {
         select.and_where(of_source(source)).order_by("resource", sea_orm::sea_query::Order::Asc);
         let mut resources = Vec::new();
         for row in self.reader().query_all(&select).await? {
-            let Ok(resource) = ResourceName::new(row.try_get::<String>("", "resource")?) else { continue };
+            let Ok(resource) = ResourceName::new(row.try_get::<String>("", "resource")?) else {
+                continue;
+            };
             let at = |column: &str| row.try_get::<Option<i64>>("", column).map(|at| at.map(Timestamp));
             let (live_as_of, complete_as_of, last_pass_at) = (at("live_as_of")?, at("complete_as_of")?, at("ended_at")?);
             let (marks, held) = self.count_marks(source, &resource).await?;

@@ -11,6 +11,8 @@ use crate::store::error::{Error, Kind};
 
 mod columns;
 mod own;
+#[cfg(test)]
+mod tests;
 
 /// A view and the statements that it rests on.
 struct View {
@@ -82,8 +84,7 @@ impl Store {
                 statements.push(format!("grant select on {schema}{name} to {}", quoted(role)));
             }
         }
-        let definition: String =
-            Sha256::digest(statements.join(";\n").as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let definition: String = Sha256::digest(statements.join(";\n").as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let tx = self.begin(Lane::Work).await?;
         if self.holds(&tx, &view.name, &definition).await? {
             return Ok(());
@@ -135,8 +136,8 @@ fn literal(text: &str) -> String {
 fn instant(engine: Engine, column: &str) -> String {
     match engine {
         Engine::Postgres => format!("(timestamptz 'epoch' + {column} * interval '1 microsecond')"),
-        Engine::Sqlite => format!(
-            "(strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch') || printf('.%06dZ', {column} % 1000000))"
-        ),
+        Engine::Sqlite => {
+            format!("(strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000, 'unixepoch') || printf('.%06dZ', {column} % 1000000))")
+        }
     }
 }

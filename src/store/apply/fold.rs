@@ -191,8 +191,7 @@ impl<'a> Fold<'a> {
             self.refuse(observed, *started, unreadable.clone(), &mut slot);
         } else if let Some(observation) = observation(&observed.what) {
             let in_flight = self.batch.in_flight.contains(entity);
-            let verdict =
-                ordering::decide(&observation, slot.row.as_ref(), slot.mark.as_ref(), in_flight, &rules.spans, self.now);
+            let verdict = ordering::decide(&observation, slot.row.as_ref(), slot.mark.as_ref(), in_flight, &rules.spans, self.now);
             self.enact(observed, &observation, &verdict, rules, &mut slot);
         }
         self.slots.insert(entity.clone(), slot);
@@ -220,7 +219,9 @@ impl<'a> Fold<'a> {
     }
 
     fn put(&mut self, observed: &Observed, slot: &mut Slot, was_live: bool, existed: bool) {
-        let Some(content) = content(&observed.what) else { return };
+        let Some(content) = content(&observed.what) else {
+            return;
+        };
         let operation = match (existed, was_live) {
             (_, true) => "update",
             (true, false) => "revive",
@@ -236,17 +237,7 @@ impl<'a> Fold<'a> {
         let upstream_at = content.changed_at.or_else(|| version.as_ref().and_then(Version::at));
         let after = Some(content.document.text.clone());
         let (entity, delivery) = (observed.entity.clone(), observed.delivery);
-        self.done.changes.push(Change {
-            entity,
-            number,
-            operation,
-            version,
-            upstream_at,
-            delivery,
-            before,
-            after,
-            unannounced: false,
-        });
+        self.done.changes.push(Change { entity, number, operation, version, upstream_at, delivery, before, after, unannounced: false });
         slot.content = Some(content);
         slot.deleted = None;
         slot.drop_payload = false;
@@ -393,12 +384,9 @@ fn observation(what: &What) -> Option<Observation> {
                 Push::Hint => None,
             },
         },
-        What::Record { by, started, record } => Observation::Read {
-            by: *by,
-            started: *started,
-            version: record.version.clone(),
-            hash: record.document.hash,
-        },
+        What::Record { by, started, record } => {
+            Observation::Read { by: *by, started: *started, version: record.version.clone(), hash: record.document.hash }
+        }
         What::Missing { started } => Observation::Missing { started: *started },
         What::Gone { started, .. } => Observation::Gone { started: *started },
         What::Unreadable { .. } => return None,
@@ -407,9 +395,7 @@ fn observation(what: &What) -> Option<Observation> {
 
 fn content(what: &What) -> Option<Content> {
     match what {
-        What::Record { record, .. } => {
-            Some(Content { document: record.document.clone(), changed_at: record.changed_at })
-        }
+        What::Record { record, .. } => Some(Content { document: record.document.clone(), changed_at: record.changed_at }),
         What::Event(event) => match &event.push {
             Push::Whole(document) => Some(Content { document: document.clone(), changed_at: None }),
             Push::Hint => None,

@@ -16,7 +16,7 @@ use crate::store::fence::Fence;
 use crate::store::quarantine::{QuarantineKind, Refusal};
 use crate::store::rows::version_columns;
 use crate::store::sql::{groups, of_resource, padded};
-use crate::store::{deliveries, passes, quarantine};
+use crate::store::{deliveries, feeds, passes, quarantine};
 
 /// Everything of the batch.
 pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, now: Timestamp) -> Result<(), Error> {
@@ -34,7 +34,7 @@ pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, 
         passes::note_seen(&context, &passes::seen_label(&step.id), &seen).await?;
     }
     if let Some(step) = &batch.feed {
-        passes::feed_step(&context, step).await?;
+        feeds::step(&context, step).await?;
     }
     Ok(())
 }
@@ -75,8 +75,19 @@ async fn changes(context: &Context<'_>, batch: &Batch, done: &Done) -> Result<()
     for group in groups(&rows) {
         let mut insert = Query::insert();
         insert.into_table("instep_change").columns([
-            "source", "number", "epoch", "resource", "key", "operation", "version", "upstream_at", "at", "learned_by",
-            "delivery_id", "changed", "unannounced",
+            "source",
+            "number",
+            "epoch",
+            "resource",
+            "key",
+            "operation",
+            "version",
+            "upstream_at",
+            "at",
+            "learned_by",
+            "delivery_id",
+            "changed",
+            "unannounced",
         ]);
         for row in group {
             let unannounced = done.changes[at].unannounced;
@@ -127,8 +138,24 @@ async fn stored_payloads(context: &Context<'_>, done: &Done) -> Result<HashMap<E
 }
 
 const ENTITY: [&str; 19] = [
-    "source", "resource", "key", "version", "version_field", "version_value", "version_precision", "hash", "deleted_at",
-    "deleted_reason", "tick_epoch", "tick_counter", "first_change", "last_change", "looked_at", "hot_ms", "changed_at", "payload",
+    "source",
+    "resource",
+    "key",
+    "version",
+    "version_field",
+    "version_value",
+    "version_precision",
+    "hash",
+    "deleted_at",
+    "deleted_reason",
+    "tick_epoch",
+    "tick_counter",
+    "first_change",
+    "last_change",
+    "looked_at",
+    "hot_ms",
+    "changed_at",
+    "payload",
     "raw",
 ];
 /// How many of [`ENTITY`] stand before the content.
@@ -149,7 +176,9 @@ async fn entities(context: &Context<'_>, done: &Done) -> Result<(), Error> {
             let mut conflict = OnConflict::columns(["source", "resource", "key"]);
             conflict.update_columns(updated.iter().copied().filter(|column| *column != "deleted_reason"));
             // A tombstone that is only looked at again keeps its reason.
-            let reason = Expr::cust("case when excluded.deleted_at is null then null else coalesce(excluded.deleted_reason, instep_entity.deleted_reason) end");
+            let reason = Expr::cust(
+                "case when excluded.deleted_at is null then null else coalesce(excluded.deleted_reason, instep_entity.deleted_reason) end",
+            );
             conflict.value("deleted_reason", reason);
             insert.on_conflict(conflict);
             context.tx.db.execute(&insert).await?;
@@ -192,9 +221,28 @@ fn entity_values(context: &Context<'_>, entity: &Entity, slot: &Slot) -> Vec<Exp
 }
 
 const MARK: [&str; 22] = [
-    "source", "resource", "key", "reason", "hint_field", "hint_value", "hint_precision", "versionless", "announced_delete",
-    "last_hint_at", "tick_epoch", "tick_counter", "attempts", "not_before", "agreeing_hash", "agreeing_epoch",
-    "agreeing_counter", "agreeing_since", "missing_since", "confirm", "held", "note",
+    "source",
+    "resource",
+    "key",
+    "reason",
+    "hint_field",
+    "hint_value",
+    "hint_precision",
+    "versionless",
+    "announced_delete",
+    "last_hint_at",
+    "tick_epoch",
+    "tick_counter",
+    "attempts",
+    "not_before",
+    "agreeing_hash",
+    "agreeing_epoch",
+    "agreeing_counter",
+    "agreeing_since",
+    "missing_since",
+    "confirm",
+    "held",
+    "note",
 ];
 
 async fn marks(context: &Context<'_>, done: &Done) -> Result<(), Error> {
@@ -217,7 +265,9 @@ async fn marks(context: &Context<'_>, done: &Done) -> Result<(), Error> {
         for (entity, slot) in group {
             insert.values_panic(mark_values(source, entity, slot));
         }
-        insert.on_conflict(OnConflict::columns(["source", "resource", "key"]).update_columns(MARK.iter().copied().skip(AFTER_KEY)).to_owned());
+        insert.on_conflict(
+            OnConflict::columns(["source", "resource", "key"]).update_columns(MARK.iter().copied().skip(AFTER_KEY)).to_owned(),
+        );
         context.tx.db.execute(&insert).await?;
     }
     Ok(())
@@ -305,20 +355,12 @@ async fn alive(context: &Context<'_>, alive: &BTreeMap<ResourceName, Alive>) -> 
         let mut insert = Query::insert();
         insert.into_table("instep_progress").columns(["source", "resource", "live_as_of", "control_key", "bulk_unsupported"]);
         let source = context.fence.source().as_str();
-        insert.values_panic([
-            source.into(),
-            resource.as_str().into(),
-            newest.into(),
-            alive.key.clone().into(),
-            false.into(),
-        ]);
+        insert.values_panic([source.into(), resource.as_str().into(), newest.into(), alive.key.clone().into(), false.into()]);
         let later = Expr::cust(
             "case when instep_progress.live_as_of is null or instep_progress.live_as_of < excluded.live_as_of \
              then excluded.live_as_of else instep_progress.live_as_of end",
         );
-        insert.on_conflict(
-            OnConflict::columns(["source", "resource"]).update_column("control_key").value("live_as_of", later).to_owned(),
-        );
+        insert.on_conflict(OnConflict::columns(["source", "resource"]).update_column("control_key").value("live_as_of", later).to_owned());
         context.tx.db.execute(&insert).await?;
     }
     Ok(())

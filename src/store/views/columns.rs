@@ -15,8 +15,7 @@ const TAKEN: [&str; 5] = ["key", "version", "payload", "deleted_at", "deleted_re
 /// The view of a resource; `all`: with tombstones.
 pub(super) fn view(engine: Engine, source: &SourceName, spec: &ResourceSpec, all: bool) -> View {
     let mut name = format!("{source}_{}", spec.name.as_str().replace('-', "_").to_ascii_lowercase());
-    let of_resource =
-        format!("source = {} and resource = {}", literal(source.as_str()), literal(spec.name.as_str()));
+    let of_resource = format!("source = {} and resource = {}", literal(source.as_str()), literal(spec.name.as_str()));
     let mut before = Vec::new();
     let mut query = "select key".to_owned();
     let mut shown: Vec<&str> = TAKEN.to_vec();
@@ -24,7 +23,9 @@ pub(super) fn view(engine: Engine, source: &SourceName, spec: &ResourceSpec, all
         if shown.contains(&column.name.as_str()) {
             continue;
         }
-        let Some(expression) = expression(engine, column) else { continue };
+        let Some(expression) = expression(engine, column) else {
+            continue;
+        };
         shown.push(&column.name);
         let expression = if column.reference {
             let (steps, expression) = reference(engine, &of_resource, column, &expression);
@@ -53,15 +54,12 @@ pub(super) fn view(engine: Engine, source: &SourceName, spec: &ResourceSpec, all
 /// longer knows it as the indexed one; a generated column it does know. It is virtual (no space), shared by all resources that keep
 /// a reference at the same pointer, and indexed where it is not null.
 fn reference(engine: Engine, of_resource: &str, column: &Column, expression: &str) -> (Vec<String>, String) {
-    let digest = |text: &str| -> String {
-        Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-    };
+    let digest = |text: &str| -> String { Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect() };
     match engine {
         Engine::Postgres => {
             let index = format!("instep_ref_{}", digest(&format!("{of_resource} {}", column.pointer)));
-            let make = format!(
-                "create index if not exists {index} on instep_entity (({expression})) where {of_resource} and deleted_at is null"
-            );
+            let make =
+                format!("create index if not exists {index} on instep_entity (({expression})) where {of_resource} and deleted_at is null");
             (vec![make], expression.to_owned())
         }
         Engine::Sqlite => {
@@ -89,16 +87,17 @@ fn segments(pointer: &str) -> impl Iterator<Item = String> + '_ {
 }
 
 fn postgres(column: &Column) -> String {
-    let path: Vec<String> = segments(&column.pointer)
-        .map(|segment| format!("\"{}\"", segment.replace('\\', "\\\\").replace('"', "\\\"")))
-        .collect();
+    let path: Vec<String> =
+        segments(&column.pointer).map(|segment| format!("\"{}\"", segment.replace('\\', "\\\\").replace('"', "\\\""))).collect();
     let path = literal(&format!("{{{}}}", path.join(",")));
     let text = format!("payload #>> {path}");
     match column.kind {
         ColumnKind::Text => format!("({text})"),
         ColumnKind::Integer => format!("instep.to_integer({text})"),
         ColumnKind::Real => format!("instep.to_real({text})"),
-        ColumnKind::Bool => format!("(case {text} when 'true' then true when 'false' then false end)"),
+        ColumnKind::Bool => {
+            format!("(case {text} when 'true' then true when 'false' then false end)")
+        }
         ColumnKind::Date => format!("instep.to_date({text})"),
         ColumnKind::Instant => format!("instep.to_instant({text})"),
         ColumnKind::Json => format!("nullif(payload #> {path}, 'null'::jsonb)"),
@@ -121,7 +120,9 @@ fn sqlite(column: &Column) -> Option<String> {
     let kind = format!("json_type(payload, {path})");
     let value = format!("json_extract(payload, {path})");
     Some(match column.kind {
-        ColumnKind::Text => format!("(case {kind} when 'text' then {value} when 'null' then null else payload -> {path} end)"),
+        ColumnKind::Text => {
+            format!("(case {kind} when 'text' then {value} when 'null' then null else payload -> {path} end)")
+        }
         ColumnKind::Integer => format!(
             "(case when {kind} in ('integer', 'text') and length(ltrim({value}, '-')) between 1 and 18 \
              and ltrim({value}, '-') not glob '*[^0-9]*' and {value} not like '--%' then cast({value} as integer) end)"
@@ -134,7 +135,9 @@ fn sqlite(column: &Column) -> Option<String> {
         ColumnKind::Bool => format!(
             "(case {kind} when 'true' then 1 when 'false' then 0 when 'text' then case {value} when 'true' then 1 when 'false' then 0 end end)"
         ),
-        ColumnKind::Date => format!("(case when {kind} = 'text' and date({value}) = {value} then {value} end)"),
+        ColumnKind::Date => {
+            format!("(case when {kind} = 'text' and date({value}) = {value} then {value} end)")
+        }
         ColumnKind::Instant => format!(
             "(case when {kind} = 'text' and {value} glob '????-??-??[T ]??:??:??*' \
              and date(substr({value}, 1, 10)) = substr({value}, 1, 10) \

@@ -28,9 +28,7 @@ pub(super) fn views(engine: Engine) -> Vec<View> {
         Engine::Sqlite => "unixepoch()",
     };
     let view = |name: &str, query: String| View { name: name.to_owned(), before: Vec::new(), query };
-    let count = |table: &str, condition: &str| {
-        format!("(select count(*) from {table} x where x.source = s.name{condition})")
-    };
+    let count = |table: &str, condition: &str| format!("(select count(*) from {table} x where x.source = s.name{condition})");
     let mut views = vec![
         view(
             "instep_changes",
