@@ -3,10 +3,10 @@
 //!
 //! Architecture invariant: nothing here knows tokio, warp, the database or a clock.
 
-pub mod ids;
 pub mod delivery;
 pub mod document;
 pub mod event;
+pub mod ids;
 pub mod ordering;
 pub mod version;
 

@@ -290,10 +290,7 @@ mod tests {
         reporter.emit(ChangesApplied { source: "pmp".into(), resource: "tasks".into(), operation: "update".into(), changes: 40 });
         let text = reporter.render();
         assert!(text.contains("instep_deliveries_accepted_total{source=\"pmp\"} 2\n"), "{text}");
-        assert!(
-            text.contains("instep_changes_applied_total{source=\"pmp\",resource=\"tasks\",operation=\"update\"} 40\n"),
-            "{text}"
-        );
+        assert!(text.contains("instep_changes_applied_total{source=\"pmp\",resource=\"tasks\",operation=\"update\"} 40\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 

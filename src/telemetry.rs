@@ -10,7 +10,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub const LEVEL_VARIABLE: &str = "INSTEP_LOG";
 
 /// Libraries that log every scanner's broken connection or every statement. A directive for the same target overrides it.
-const QUIET: &str = "hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,sea_orm=warn,sea_orm_migration=warn,sqlx=warn,warp=warn,ractor=warn";
+const QUIET: &str =
+    "hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,sea_orm=warn,sea_orm_migration=warn,sqlx=warn,warp=warn,ractor=warn";
 
 /// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]

@@ -36,12 +36,8 @@ impl Doors {
     #[must_use]
     pub fn new(sources: &[Arc<Source>], journal: &Journal, answers: &Answers, reporter: &crate::report::Reporter) -> Self {
         let door = |source: &Arc<Source>| {
-            let door = HookDoor {
-                source: Arc::clone(source),
-                journal: journal.clone(),
-                answers: answers.clone(),
-                secrets: Mutex::default(),
-            };
+            let door =
+                HookDoor { source: Arc::clone(source), journal: journal.clone(), answers: answers.clone(), secrets: Mutex::default() };
             (source.name.to_string(), Arc::new(door))
         };
         Self { doors: Arc::new(sources.iter().map(door).collect()), reporter: reporter.clone() }

@@ -95,11 +95,8 @@ impl Intake {
         for delivery in deliveries {
             match self.events(&delivery) {
                 Ok(events) => {
-                    let observe = |event: Event| Observed {
-                        entity: event.entity.clone(),
-                        what: What::Event(event),
-                        delivery: Some(delivery.id),
-                    };
+                    let observe =
+                        |event: Event| Observed { entity: event.entity.clone(), what: What::Event(event), delivery: Some(delivery.id) };
                     batch.observations.extend(events.into_iter().map(observe));
                     batch.deliveries.push((delivery.id, DeliveryEnd::Done));
                 }

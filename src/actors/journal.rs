@@ -127,7 +127,10 @@ pub struct Options {
 /// The child spec.
 pub fn spec(options: Options) -> ChildSpec {
     let waker = options.journal.waker.clone();
-    worker("journal", Meltdown::Escalate, Duration::from_secs(5), waker, move || Writer { options: options.clone(), beat_at: Duration::ZERO })
+    worker("journal", Meltdown::Escalate, Duration::from_secs(5), waker, move || Writer {
+        options: options.clone(),
+        beat_at: Duration::ZERO,
+    })
 }
 
 struct Writer {

@@ -16,7 +16,9 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::connectors::Response;
-use crate::quota::{Breaker, BreakerOptions,  Class, Decision, Limiter, Limits, Outcome, PermitId, Snapshot, State as BreakerState, headers};
+use crate::quota::{
+    Breaker, BreakerOptions, Class, Decision, Limiter, Limits, Outcome, PermitId, Snapshot, State as BreakerState, headers,
+};
 use crate::report::{RateLimited, Reporter};
 use crate::store::Store;
 use crate::supervision::{ChildSpec, Context, Meltdown};
@@ -365,7 +367,7 @@ impl State {
         let Some(limiter) = &mut self.limiter else { return false };
         let (now, wall) = (self.options.clock.monotonic(), self.options.clock.now());
         let bookings = limiter.bookings(now);
-        match self.options.store.book(&self.options.scope, &bookings, wall).await {
+        match self.options.store.book(&self.options.scope, &bookings).await {
             Ok(ids) => {
                 limiter.booked(&bookings, &ids, now, wall);
                 true

@@ -196,8 +196,7 @@ impl Reconciler {
         self.trouble.over(spec.name.as_str());
         let stamps: Vec<Option<Timestamp>> =
             page.records.iter().map(|record| record.as_ref().ok().and_then(|record| record.changed_at)).collect();
-        let is_old = spec.mode == Mode::SortAndStop
-            && pass.lower_bound.is_some_and(|bound| reconcile::page_is_older(&stamps, bound));
+        let is_old = spec.mode == Mode::SortAndStop && pass.lower_bound.is_some_and(|bound| reconcile::page_is_older(&stamps, bound));
         // A cursor that leads back to itself would be followed for ever.
         let next = page.next.clone().filter(|next| !is_old && pass.position.cursor.as_ref() != Some(next));
         let to = match next {

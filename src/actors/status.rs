@@ -166,9 +166,10 @@ impl Desk {
             }
             other => return Err(ControlError::Invalid(format!("there is no action `{other}`: create, list or delete"))),
         };
-        let rows = registered.map_err(refused)?.into_iter().map(|one| {
-            json!({ "id": one.id, "route": one.route, "state": one.state, "healthy": one.healthy })
-        });
+        let rows = registered
+            .map_err(refused)?
+            .into_iter()
+            .map(|one| json!({ "id": one.id, "route": one.route, "state": one.state, "healthy": one.healthy }));
         Ok(json!({ "registrations": rows.collect::<Vec<_>>() }))
     }
 }

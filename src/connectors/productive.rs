@@ -14,8 +14,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::connectors::signature;
 use crate::connectors::{
-    Absence, Column, ColumnKind, Connector, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Page, ReadError, Refusal,
-    Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Unreadable, Verified,
+    Absence, Column, ColumnKind, Connector, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Page, ReadError, Refusal, Registered,
+    Registration, RegistrationError, Request, ResourceSpec, Response, Unreadable, Verified,
 };
 use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, Event, HookRequest, Key, ResourceName};
@@ -192,9 +192,8 @@ impl Connector for Productive {
             }
         }
         // Two registrations may share one token, so the route orders the attempts and never forbids one.
-        let matches = |secret: &HookSecret| {
-            signature::hmac_sha256_hex(secret.text.as_bytes(), &[stamp.as_bytes(), b".", &request.body], mac)
-        };
+        let matches =
+            |secret: &HookSecret| signature::hmac_sha256_hex(secret.text.as_bytes(), &[stamp.as_bytes(), b".", &request.body], mac);
         let own = secrets.iter().filter(|secret| secret.route.as_deref() == Some(&request.route));
         let others = secrets.iter().filter(|secret| secret.route.as_deref() != Some(&request.route));
         if !own.chain(others).any(matches) {

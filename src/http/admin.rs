@@ -4,9 +4,9 @@
 //! from it. So every route wants a `Host` from an allow-list, and a verb wants the token of a 0600 file, JSON and no `Origin`.
 //! There is no CORS.
 
-mod token;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -262,14 +262,10 @@ impl RowAction {
         let tick = observation.tick(fresh);
         match (self, row) {
             (Self::Keep, row) => row,
-            (Self::Apply, _) => {
-                Some(Row { deleted: false, version: observation.version().cloned(), hash: observation.hash(), tick })
+            (Self::Apply, _) => Some(Row { deleted: false, version: observation.version().cloned(), hash: observation.hash(), tick }),
+            (Self::Raise, row) => {
+                row.map(|row| Row { version: observation.version().cloned().or(row.version), tick: row.tick.max(tick), ..row })
             }
-            (Self::Raise, row) => row.map(|row| Row {
-                version: observation.version().cloned().or(row.version),
-                tick: row.tick.max(tick),
-                ..row
-            }),
             (Self::Tombstone, Some(row)) => Some(Row { deleted: true, tick, ..row }),
             (Self::Tombstone, None) => Some(Row { deleted: true, version: None, hash: None, tick }),
         }

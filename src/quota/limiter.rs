@@ -117,8 +117,7 @@ impl Limiter {
     /// source's epoch, or a random number): a late verdict for a permit of an earlier one must not release one of ours.
     #[must_use]
     pub fn new(limits: Limits, incarnation: u64) -> Self {
-        let accounts =
-            limits.list().iter().map(|limit| Account::new(limit.clone(), limits.expected_max(limit))).collect();
+        let accounts = limits.list().iter().map(|limit| Account::new(limit.clone(), limits.expected_max(limit))).collect();
         Self {
             limits,
             accounts,
@@ -338,14 +337,7 @@ fn end(account: &mut Account, block: BlockId, reserved: u64, spent: u64, stamped
 }
 
 /// Counts a block found at a start; `known` if the database knows its end already.
-fn restore_block(
-    account: &mut Account,
-    row: FinishedBlock,
-    known: bool,
-    queue: Duration,
-    now: Duration,
-    wall: Timestamp,
-) {
+fn restore_block(account: &mut Account, row: FinishedBlock, known: bool, queue: Duration, now: Duration, wall: Timestamp) {
     let is_bucket = matches!(account.limit.shape, Shape::Bucket { .. });
     let longest = account.limit.hold_max();
     let hold = if is_bucket { longest } else { account.limit.hold(row.finished_at) };

@@ -142,12 +142,8 @@ impl Limit {
             return fail("our share is less than one unit");
         }
         match self.shape {
-            Shape::Bucket { refill_per_second } if !(1e-6..=1e12).contains(&refill_per_second) => {
-                fail("refill must be a positive number")
-            }
-            _ if self.window().is_zero() || self.window() > WINDOW_MAX => {
-                fail("window must be above zero and at most 31 days")
-            }
+            Shape::Bucket { refill_per_second } if !(1e-6..=1e12).contains(&refill_per_second) => fail("refill must be a positive number"),
+            _ if self.window().is_zero() || self.window() > WINDOW_MAX => fail("window must be above zero and at most 31 days"),
             _ => Ok(()),
         }
     }
@@ -292,20 +288,8 @@ impl Limits {
                 share.token,
             ),
             limit(format!("{org}/requests/30min"), 4_000, Shape::Window(hour / 2), Unit::Requests, share.organisation),
-            limit(
-                format!("{org}/server-time/hour"),
-                1_800_000,
-                Shape::Aligned(hour),
-                Unit::ServerMillis,
-                share.organisation,
-            ),
-            limit(
-                format!("{org}/server-time/day"),
-                6 * 3_600_000,
-                Shape::Aligned(24 * hour),
-                Unit::ServerMillis,
-                share.organisation,
-            ),
+            limit(format!("{org}/server-time/hour"), 1_800_000, Shape::Aligned(hour), Unit::ServerMillis, share.organisation),
+            limit(format!("{org}/server-time/day"), 6 * 3_600_000, Shape::Aligned(24 * hour), Unit::ServerMillis, share.organisation),
         ];
         let server = |server_ms| Expected { server_ms, ..Expected::default() };
         // A single record or a batch by keys answers well within 5 s; a page of 200 with relations may take 10.
@@ -356,13 +340,7 @@ mod tests {
     use super::*;
 
     fn requests(amount: u64, window: u64) -> Limit {
-        Limit {
-            id: "x".into(),
-            amount,
-            shape: Shape::Window(Duration::from_secs(window)),
-            unit: Unit::Requests,
-            share: 1.0,
-        }
+        Limit { id: "x".into(), amount, shape: Shape::Window(Duration::from_secs(window)), unit: Unit::Requests, share: 1.0 }
     }
 
     fn build(limits: Vec<Limit>) -> Result<Limits, InvalidLimits> {
@@ -372,8 +350,7 @@ mod tests {
     #[test]
     fn productive_has_its_documented_numbers_and_our_share_of_them() {
         let limits = Limits::productive("435", "main", QuotaShare::default()).expect("the defaults are valid");
-        let usable: Vec<(u64, u64)> =
-            limits.list().iter().map(|limit| (limit.usable(), limit.window().as_secs())).collect();
+        let usable: Vec<(u64, u64)> = limits.list().iter().map(|limit| (limit.usable(), limit.window().as_secs())).collect();
         assert_eq!(usable, [(90, 10), (2_400, 1_800), (1_080_000, 3_600), (12_960_000, 86_400)]);
         assert_eq!(limits.longest_window(), Duration::from_secs(86_400));
         assert_eq!(limits.list()[1].id, "productive:org:435/requests/30min");

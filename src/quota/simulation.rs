@@ -81,8 +81,7 @@ impl World {
             self.end_wires();
             let asked_again = self.send_all();
             let next_end = self.wires.iter().map(|wire| wire.ends).min();
-            let next =
-                [Some(kill_at), asked_again, next_end].into_iter().flatten().min().expect("a kill is always ahead");
+            let next = [Some(kill_at), asked_again, next_end].into_iter().flatten().min().expect("a kill is always ahead");
             self.now = next.max(self.now + Duration::from_micros(1));
             if self.now >= kill_at {
                 self.kill();
@@ -225,10 +224,7 @@ fn limits(list: Vec<Limit>) -> Limits {
 }
 
 fn windows() -> Limits {
-    limits(vec![
-        limit("short", 20, Shape::Window(SHORT), Unit::Requests),
-        limit("long", 60, Shape::Window(LONG), Unit::Requests),
-    ])
+    limits(vec![limit("short", 20, Shape::Window(SHORT), Unit::Requests), limit("long", 60, Shape::Window(LONG), Unit::Requests)])
 }
 
 /// More than `amount` within any sliding window, exactly as a log of instants would count.

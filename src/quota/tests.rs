@@ -249,11 +249,7 @@ fn a_bucket_gives_its_capacity_at_once_and_its_refill_after() {
     for id in ids {
         settle(&mut limiter, id, S * 2);
     }
-    assert_eq!(
-        take_all(&mut limiter, S * 2, Class::Live).len(),
-        0,
-        "it leaks from the response on, not from the request"
-    );
+    assert_eq!(take_all(&mut limiter, S * 2, Class::Live).len(), 0, "it leaks from the response on, not from the request");
     assert_eq!(take_all(&mut limiter, S * 7, Class::Live).len(), 10, "five seconds of refill");
 }
 

@@ -136,8 +136,7 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
-    const SCHEDULE: Schedule =
-        Schedule { mode: Mode::Watermark, poll: HOUR, sweep: Duration::from_secs(24 * 3600), deletes_by_feed: true };
+    const SCHEDULE: Schedule = Schedule { mode: Mode::Watermark, poll: HOUR, sweep: Duration::from_secs(24 * 3600), deletes_by_feed: true };
 
     fn at(hours: i64) -> Timestamp {
         Timestamp(hours * 3_600_000_000)
@@ -180,8 +179,7 @@ mod tests {
     fn a_clock_that_leapt_stops_nothing() {
         let ahead = History { incremental_started_at: Some(at(9_000)), ..settled() };
         assert_eq!(next(&ahead, &SCHEDULE, at(100)), Next::Begin(PassKind::Incremental));
-        let sweep_ahead =
-            History { incremental_started_at: Some(at(100)), sweep_started_at: Some(at(9_000)), ..settled() };
+        let sweep_ahead = History { incremental_started_at: Some(at(100)), sweep_started_at: Some(at(9_000)), ..settled() };
         assert_eq!(next(&sweep_ahead, &SCHEDULE, at(100)), Next::Begin(PassKind::Sweep));
     }
 

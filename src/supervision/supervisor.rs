@@ -161,12 +161,7 @@ impl Child {
     }
 
     fn standing(&self, state: &'static str, next_start: Option<Duration>) -> Standing {
-        Standing {
-            state,
-            restarts: self.restarts,
-            last_failure: self.last_failure.clone(),
-            next_start_ms: next_start.map(millis),
-        }
+        Standing { state, restarts: self.restarts, last_failure: self.last_failure.clone(), next_start_ms: next_start.map(millis) }
     }
 }
 

@@ -66,7 +66,7 @@ impl Waker {
 
 /// The only message of a worker: look.
 #[derive(Debug)]
-pub struct Step;
+pub(super) struct Step;
 
 /// The child spec of a worker; `make` builds each incarnation.
 pub fn worker<W: Work>(

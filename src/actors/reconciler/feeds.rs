@@ -9,7 +9,7 @@ use crate::connectors::{FeedPage, FeedRow, FeedSpec, ReadError};
 use crate::model::ResourceName;
 use crate::quota::Class;
 use crate::report::FetchFailed;
-use crate::store::{Error, Fence, FeedCursor, FeedStep, LearnedBy, Observed, What};
+use crate::store::{Error, FeedCursor, FeedStep, Fence, LearnedBy, Observed, What};
 use crate::supervision::{Context, Rest};
 
 impl Reconciler {
@@ -79,7 +79,14 @@ impl Reconciler {
     }
 
     /// Marks what the page's new rows speak of and moves the cursor, in one transaction.
-    async fn step(&mut self, fence: &Fence, feed: &FeedSpec, from: Option<FeedCursor>, to: FeedCursor, page: FeedPage) -> Result<(), Error> {
+    async fn step(
+        &mut self,
+        fence: &Fence,
+        feed: &FeedSpec,
+        from: Option<FeedCursor>,
+        to: FeedCursor,
+        page: FeedPage,
+    ) -> Result<(), Error> {
         let source = &self.source;
         let (rows, unreadable): (Vec<_>, Vec<_>) = page.rows.into_iter().partition(Result::is_ok);
         let rows: Vec<FeedRow> = rows.into_iter().flatten().collect();
@@ -87,7 +94,8 @@ impl Reconciler {
         let seen = source.store.feed_seen(&source.name, feed.name, &ids).await?;
         let fresh: Vec<FeedRow> = rows.into_iter().filter(|row| !seen.contains(&row.id)).collect();
         let mut batch = source.batch(LearnedBy::Feed);
-        batch.feed = Some(FeedStep { feed: feed.name.to_owned(), from, to: to.clone(), seen: fresh.iter().map(|row| row.id.clone()).collect() });
+        batch.feed =
+            Some(FeedStep { feed: feed.name.to_owned(), from, to: to.clone(), seen: fresh.iter().map(|row| row.id.clone()).collect() });
         let name = ResourceName::new(feed.name).expect("invariant: feeds are named like resources");
         batch.keyless = unreadable.into_iter().filter_map(Result::err).map(|row| (name.clone(), row)).collect();
         let observe = |row: FeedRow| {

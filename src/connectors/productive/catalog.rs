@@ -40,8 +40,7 @@ pub(super) struct Kind {
 const ALL: &[&str] = &[""];
 /// Archived records have a status of their own; whether a list without it hides them is unknown, so both are asked for.
 const BY_STATUS: &[&str] = &["filter[status]=1", "filter[status]=2"];
-const PROJECTS: &[&str] =
-    &["filter[status]=1&filter[with_templates]=true", "filter[status]=2&filter[with_templates]=true"];
+const PROJECTS: &[&str] = &["filter[status]=1&filter[with_templates]=true", "filter[status]=2&filter[with_templates]=true"];
 
 const UPDATED: Option<&str> = Some("updated_at");
 

@@ -71,10 +71,7 @@ pub(super) fn feed(productive: &Productive, feed: &FeedSpec, since: Timestamp, c
 }
 
 pub(super) fn list_registrations(productive: &Productive, cursor: Option<&str>) -> Request {
-    let pairs = [
-        ("page[number]".to_owned(), cursor.unwrap_or("1").to_owned()),
-        ("page[size]".to_owned(), PAGE_SIZE.to_string()),
-    ];
+    let pairs = [("page[number]".to_owned(), cursor.unwrap_or("1").to_owned()), ("page[size]".to_owned(), PAGE_SIZE.to_string())];
     Request { credential: Credential::Manage, ..get(productive, "/webhooks", "webhooks", &pairs) }
 }
 

@@ -134,9 +134,23 @@ async fn a_kept_alive_connection_delivers_in_chunks_and_again() {
 async fn strangers_get_one_and_the_same_401_whatever_they_try() {
     let (fake, _hooks, served) = start().await;
     let targets = [
-        "/hooks/pmp", "/hooks/pmp/", "/hooks/pmp/task", "/hooks/pmp/a/b/c?d=e", "/hooks/PMP/task", "/hooks/%70mp/task",
-        "/hooks/nobody", "/hooks/nobody/task", "/hooks/", "/hooks", "/hooks//", "/hooks//pmp", "/hooks/../pmp", "/hooks/pmp/../../x",
-        "/hooks/.", "/hooks/pmp%2Ftask", "/hooks/nobody?x=%00",
+        "/hooks/pmp",
+        "/hooks/pmp/",
+        "/hooks/pmp/task",
+        "/hooks/pmp/a/b/c?d=e",
+        "/hooks/PMP/task",
+        "/hooks/%70mp/task",
+        "/hooks/nobody",
+        "/hooks/nobody/task",
+        "/hooks/",
+        "/hooks",
+        "/hooks//",
+        "/hooks//pmp",
+        "/hooks/../pmp",
+        "/hooks/pmp/../../x",
+        "/hooks/.",
+        "/hooks/pmp%2Ftask",
+        "/hooks/nobody?x=%00",
     ];
     let long_route = format!("/hooks/pmp/{}", "r".repeat(300));
     let long_query = format!("/hooks/pmp/r?{}", "q".repeat(3000));
@@ -295,7 +309,8 @@ async fn above_the_backlog_mark_the_connector_chooses_the_answer() {
 async fn an_exhausted_budget_is_a_503_and_ends_with_its_cause() {
     let fake = Arc::new(Fake::default());
     fake.stuck.store(true, Ordering::SeqCst);
-    let options = Options { body_budget_bytes: 1, budget_wait: Duration::from_millis(20), accept_deadline: SHORT * 20, ..Options::default() };
+    let options =
+        Options { body_budget_bytes: 1, budget_wait: Duration::from_millis(20), accept_deadline: SHORT * 20, ..Options::default() };
     let hooks = Hooks::new(Arc::new(FakeDoor(Arc::clone(&fake))), options, Clock::system());
     let served = serve(hooks.routes(), edge::Options::default()).await;
     let mut holder = served.connect().await;

@@ -69,9 +69,7 @@ fn remove(json: &mut Json, segments: &[String]) -> usize {
             entries.retain(|key, _| !glob(segment, key));
             before - entries.len()
         }
-        Json::Object(entries) => {
-            entries.iter_mut().filter(|(key, _)| glob(segment, key)).map(|(_, item)| remove(item, below)).sum()
-        }
+        Json::Object(entries) => entries.iter_mut().filter(|(key, _)| glob(segment, key)).map(|(_, item)| remove(item, below)).sum(),
         Json::Array(items) if below.is_empty() => {
             let before = items.len();
             let mut index = 0_usize..;

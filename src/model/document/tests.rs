@@ -88,7 +88,8 @@ fn version_and_volatile_fields_are_stored_and_not_hashed() {
 #[test]
 fn one_bad_record_does_not_spoil_the_page() {
     let deep = "[".repeat(200_000) + &"]".repeat(200_000);
-    let page = format!(r#"{{"data":[{{"id":"1"}},{{"id":1e400}},{{"id":"\ud800"}},{deep},{{"a":1,"a":2}},{{"id":"2"}}],"links":{{"next":"n"}}}}"#);
+    let page =
+        format!(r#"{{"data":[{{"id":"1"}},{{"id":1e400}},{{"id":"\ud800"}},{deep},{{"a":1,"a":2}},{{"id":"2"}}],"links":{{"next":"n"}}}}"#);
     let records = split_records(&page, "/data").expect("a page");
     let read: Vec<bool> = records.iter().map(|raw| Json::parse(raw.get().as_bytes()).is_ok()).collect();
     assert_eq!(read, [true, false, true, false, false, true]);
@@ -110,8 +111,15 @@ fn pointers_find_and_cut() {
 #[test]
 fn globs_match_within_a_segment() {
     for (pattern, key, cut) in [
-        ("/cost*", "cost", 1), ("/cost*", "cost_default", 1), ("/cost*", "total_cost", 0), ("/*cost*", "total_cost_eur", 1),
-        ("/a*a", "a", 0), ("/a*a", "aa", 1), ("/*", "anything", 1), ("/a*b*c", "a-b-b-c", 1), ("/a*b*c", "a-c-b", 0),
+        ("/cost*", "cost", 1),
+        ("/cost*", "cost_default", 1),
+        ("/cost*", "total_cost", 0),
+        ("/*cost*", "total_cost_eur", 1),
+        ("/a*a", "a", 0),
+        ("/a*a", "aa", 1),
+        ("/*", "anything", 1),
+        ("/a*b*c", "a-b-b-c", 1),
+        ("/a*b*c", "a-c-b", 0),
     ] {
         let mut json = Json::parse(format!("{{\"{key}\":1}}").as_bytes()).expect("readable");
         assert_eq!(json.remove_pointer(pattern), cut, "{pattern} on {key}");

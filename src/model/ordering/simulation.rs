@@ -3,7 +3,6 @@
 mod broken;
 mod world;
 
-
 use self::world::{End, World};
 use super::{Mark, Observation, Row, Spans, Verdict, decide};
 use crate::clock::Timestamp;

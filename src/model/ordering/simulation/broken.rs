@@ -12,8 +12,7 @@ use crate::model::version::{Order, compare};
 /// Schedules within which a broken rule must be found out.
 const FOUND_WITHIN: u64 = 100_000;
 
-const CONSISTENT: Setting =
-    Setting { stamps: Stamps::Millis, pushes: Pushes::Mixed, freshness: Freshness::Consistent, restore: true };
+const CONSISTENT: Setting = Setting { stamps: Stamps::Millis, pushes: Pushes::Mixed, freshness: Freshness::Consistent, restore: true };
 const SECONDS: Setting = Setting { stamps: Stamps::Seconds, ..CONSISTENT };
 const LISTS_LAG: Setting = Setting { freshness: Freshness::ListsLag, ..SECONDS };
 const ALL_LAG: Setting = Setting { freshness: Freshness::AllLag, ..SECONDS };

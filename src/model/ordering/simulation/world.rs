@@ -76,9 +76,8 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 9] = [
-        Self::Change, Self::Deliver, Self::LookAtMark, Self::LookUp, Self::Answer, Self::PassTime, Self::List, Self::Key, Self::Restart,
-    ];
+    const ALL: [Self; 9] =
+        [Self::Change, Self::Deliver, Self::LookAtMark, Self::LookUp, Self::Answer, Self::PassTime, Self::List, Self::Key, Self::Restart];
 }
 
 pub(super) struct World {
@@ -379,13 +378,22 @@ impl World {
                 format!("push delete {delete} version {:?} content {:?}", v.as_ref().map(version), hash.map(|hash| hash.0[0]))
             }
             Observation::Read { by, started, version: v, hash } => {
-                format!("{by:?} at {} tick {} version {:?} content {}", instant(started.at), tick(started.tick), v.as_ref().map(version), hash.0[0])
+                format!(
+                    "{by:?} at {} tick {} version {:?} content {}",
+                    instant(started.at),
+                    tick(started.tick),
+                    v.as_ref().map(version),
+                    hash.0[0]
+                )
             }
             Observation::Missing { started } => format!("missing at {} tick {}", instant(started.at), tick(started.tick)),
             Observation::Gone { started } => format!("gone at {} tick {}", instant(started.at), tick(started.tick)),
         };
-        let row = self.row.as_ref().map(|row| (row.deleted, row.version.as_ref().map(version), row.hash.map(|hash| hash.0[0]), tick(row.tick)));
-        let mark = self.mark.as_ref().map(|mark| (tick(mark.tick), mark.hint.as_ref().map(version), mark.versionless, instant(mark.last_hint_at), mark.agreeing.is_some()));
+        let row =
+            self.row.as_ref().map(|row| (row.deleted, row.version.as_ref().map(version), row.hash.map(|hash| hash.0[0]), tick(row.tick)));
+        let mark = self.mark.as_ref().map(|mark| {
+            (tick(mark.tick), mark.hint.as_ref().map(version), mark.versionless, instant(mark.last_hint_at), mark.agreeing.is_some())
+        });
         println!("{:>6} {who:<8} {what}\n       row {row:?} mark {mark:?}", self.now - BEGIN);
     }
 }
