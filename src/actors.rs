@@ -1,1 +1,214 @@
-//! actors
+//! The tree as data, and one file an actor. `actors.md` documents every card; a test holds it against [`Plan::tree`].
+//!
+//! ```text
+//! root                      one-for-one; journal, listener and sources escalate, the others are parked
+//! ├─ journal                group-commit writer of deliveries
+//! ├─ admin                  health, metrics, status, control
+//! ├─ sources                one child per configured source
+//! │   └─ source:<name>      one-for-one; everything is parked alone, the limiter takes the source with it
+//! │       ├─ limiter        grants permits
+//! │       ├─ owner          holds the source's row
+//! │       ├─ sync:<resource> one per resource: drains marks, fetches, applies reads
+//! │       ├─ intake         the only consumer of deliveries
+//! │       ├─ reconciler     event feeds, passes, watermarks, gaps
+//! │       └─ keeper         webhook registrations upstream
+//! ├─ janitor                retention, checkpoint
+//! ├─ listener               the public edge: hooks only; last, so that nothing is taken before it can be kept
+//! └─ watchdog               signs of life
+//! ```
+//!
+//! Architecture invariants: an actor owns no state that is not in rows, but for what a restart may forget; no payload is put into
+//! a mailbox; nobody but the supervisors starts actors.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::Sockets;
+use crate::http::{admin as admin_routes, edge, hooks};
+use crate::report::Reporter;
+use crate::store::{RetentionOptions, Store};
+use crate::supervision::{ChildSpec, Meltdown, Policy, Roster, Tree, supervisor};
+
+pub mod answers;
+pub mod ask;
+pub mod door;
+pub mod intake;
+pub mod janitor;
+pub mod journal;
+pub mod keeper;
+pub mod limiter;
+pub mod listener;
+pub mod owner;
+pub mod reconciler;
+pub mod source;
+pub mod status;
+pub mod sync;
+pub mod watchdog;
+
+pub use source::Source;
+
+/// Everything the tree is made of.
+#[derive(Clone)]
+pub struct Plan {
+    clock: Clock,
+    reporter: Reporter,
+    roster: Roster,
+    sources: Vec<Arc<Source>>,
+    journal: journal::Options,
+    janitor: janitor::Options,
+    hooks: listener::Options,
+    admin: listener::Options,
+    critical: watchdog::Critical,
+    owner: String,
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan").field("sources", &self.sources.len()).finish_non_exhaustive()
+    }
+}
+
+impl Plan {
+    /// Lays out the tree.
+    ///
+    /// # Errors
+    /// When the admin token cannot be made or read.
+    #[expect(clippy::too_many_arguments, reason = "called once, with everything the process shares")]
+    pub fn new(
+        config: &Config,
+        state: &Path,
+        sockets: Sockets,
+        clock: Clock,
+        reporter: Reporter,
+        store: Store,
+        sources: Vec<Arc<Source>>,
+        fatal: CancellationToken,
+    ) -> Result<Self, String> {
+        let (roster, critical) = (Roster::default(), watchdog::Critical::default());
+        let (queue, answers) = (journal::Journal::default(), answers::Answers::new(clock));
+        let door = door::Doors::new(&sources, &queue, &answers, &reporter);
+        let gate = hooks::Hooks::new(Arc::new(door), hook_options(config), clock);
+        let desk = Arc::new(status::Desk::new(clock, store.clone(), sources.clone(), queue.clone(), roster.clone(), critical.clone()));
+        let admin_options = status::admin_options(config, state)?;
+        let routes = admin_routes::routes(admin_options, reporter.clone(), Arc::clone(&desk) as _, desk as _);
+        let retention = retention(config, &sources);
+        Ok(Self {
+            clock,
+            roster,
+            critical,
+            owner: format!("pid {}", std::process::id()),
+            journal: journal::Options { store: store.clone(), journal: queue, answers, reporter: reporter.clone(), clock, fatal },
+            janitor: janitor::Options { store, retention, clock, reporter: reporter.clone() },
+            hooks: listener::Options {
+                id: "listener",
+                socket: Arc::new(sockets.hooks),
+                routes: gate.routes(),
+                edge: edge_options(config),
+                meltdown: Meltdown::Escalate,
+            },
+            admin: listener::Options {
+                id: "admin",
+                socket: Arc::new(sockets.admin),
+                routes,
+                edge: edge::Options { connections_max: ADMIN_CONNECTIONS, drain_deadline: Duration::from_secs(1), ..edge_options(config) },
+                meltdown: Meltdown::Park,
+            },
+            reporter,
+            sources,
+        })
+    }
+
+    /// The tree as data: children in their order of start.
+    #[must_use]
+    pub fn tree(&self) -> Tree {
+        let sources = self.sources.iter().map(|source| self.source(source)).collect();
+        let children = vec![
+            self.critical.watch(journal::spec(self.journal.clone())),
+            listener::spec(self.admin.clone()),
+            supervisor("sources", Meltdown::Escalate, self.subtree("root/sources", sources)),
+            janitor::spec(self.janitor.clone()),
+            self.critical.watch(listener::spec(self.hooks.clone())),
+            watchdog::spec(self.critical.clone(), self.roster.clone()),
+        ];
+        self.subtree("root", children)
+    }
+
+    fn source(&self, source: &Arc<Source>) -> ChildSpec {
+        let limiter = limiter::Options {
+            source: source.name.to_string(),
+            scope: source.scope.clone(),
+            limits: source.limits.clone(),
+            store: source.store.clone(),
+            clock: self.clock,
+            reporter: self.reporter.clone(),
+        };
+        let mut children = vec![limiter::spec(limiter, source.limiter.clone()), owner::spec(Arc::clone(source), self.owner.clone())];
+        let resources = source.connector.resources().iter();
+        children.extend(resources.map(|spec| sync::spec(Arc::clone(source), spec.name.clone())));
+        children.push(intake::spec(Arc::clone(source)));
+        children.push(reconciler::spec(Arc::clone(source)));
+        children.push(keeper::spec(Arc::clone(source)));
+        let id = format!("source:{}", source.name);
+        let tree = self.subtree(&format!("root/sources/{id}"), children);
+        supervisor(id, Meltdown::Park, tree)
+    }
+
+    fn subtree(&self, path: &str, children: Vec<ChildSpec>) -> Tree {
+        Tree {
+            path: path.to_owned(),
+            children,
+            policy: Policy::default(),
+            roster: self.roster.clone(),
+            reporter: self.reporter.clone(),
+            clock: self.clock,
+        }
+    }
+}
+
+/// The admin socket serves a few probes and people.
+const ADMIN_CONNECTIONS: usize = 64;
+
+fn edge_options(config: &Config) -> edge::Options {
+    let limits = &config.limits;
+    edge::Options {
+        header_timeout: limits.header_timeout,
+        header_bytes_max: limits.header_bytes.0 as usize,
+        connections_max: limits.connections as usize,
+        drain_deadline: limits.drain,
+        ..edge::Options::default()
+    }
+}
+
+fn hook_options(config: &Config) -> hooks::Options {
+    let limits = &config.limits;
+    hooks::Options {
+        body_deadline: limits.body_timeout,
+        body_budget_bytes: limits.bodies_in_flight.0 as usize,
+        ..hooks::Options::default()
+    }
+}
+
+fn retention(config: &Config, sources: &[Arc<Source>]) -> RetentionOptions {
+    let kept = &config.retention;
+    let keep_deleted = sources.iter().flat_map(|source| {
+        let resources = source.connector.resources().iter();
+        resources.map(|spec| (source.name.to_string(), spec.name.to_string(), spec.keep_deleted))
+    });
+    RetentionOptions {
+        deliveries: kept.deliveries,
+        changes: kept.changes,
+        outcomes: kept.outcomes,
+        outcomes_max: kept.outcomes_rows,
+        tombstones: kept.tombstones,
+        quarantine: kept.quarantine,
+        quarantine_max: kept.quarantine_rows,
+        history: kept.history,
+        keep_deleted: keep_deleted.collect(),
+        ..RetentionOptions::default()
+    }
+}

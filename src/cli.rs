@@ -1,4 +1,93 @@
-//! cli
+//! The command line: one file a verb. Exit codes are those of sysexits: 0 done, 64 usage, 69 the daemon or upstream is not there,
+//! 70 the daemon failed, 75 try again, 78 configuration.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod client;
 
 pub mod check;
+pub mod hooks;
 pub mod init;
+pub mod migrate;
+pub mod run;
+pub mod sandbox;
+pub mod status;
+
+/// sysexits: what was asked for makes no sense.
+pub const EX_USAGE: u8 = 64;
+/// sysexits: something that is needed is not there.
+pub const EX_UNAVAILABLE: u8 = 69;
+/// sysexits: an internal error.
+pub const EX_SOFTWARE: u8 = 70;
+/// sysexits: it may work later.
+pub const EX_TEMPFAIL: u8 = 75;
+/// sysexits: the configuration is wrong; systemd does not restart on it.
+pub const EX_CONFIG: u8 = 78;
+
+/// Keeps a local SQL database in step with the SaaS systems a team depends on.
+#[derive(Debug, Parser)]
+#[command(name = "instep", version, about, max_term_width = 100)]
+#[command(after_help = "Examples:\n  instep init productive            write a commented configuration\n  \
+    instep check                      say everything that is wrong with it\n  \
+    instep run                        keep the replica in step\n  \
+    instep status                     what is wrong, what is behind\n  \
+    instep hooks create pmp           make a source live")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the daemon in the foreground
+    Run(run::Args),
+    /// Check the configuration without running
+    Check(check::Args),
+    /// Write a commented configuration for a kind of upstream
+    Init(init::Args),
+    /// Create, list or delete the webhook registrations of a source
+    Hooks(hooks::Args),
+    /// Show how the running daemon stands, what is wrong first
+    Status(status::Args),
+    /// Bring the store's schema up to date without running
+    Migrate(migrate::Args),
+    /// Run a fake upstream over real HTTP, for trials and tests
+    Sandbox(sandbox::Args),
+}
+
+/// Parses the arguments and does what they say.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(message) => {
+            // `--help` and `--version` come this way too, and are no mistake. Nothing can be done where printing fails.
+            let _ = message.print();
+            return if message.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.verb {
+        Verb::Check(args) => check::run(&args),
+        Verb::Init(args) => init::run(&args),
+        Verb::Run(args) => run::run(&args),
+        Verb::Hooks(args) => hooks::run(&args),
+        Verb::Status(args) => status::run(&args),
+        Verb::Migrate(args) => migrate::run(&args),
+        Verb::Sandbox(args) => sandbox::run(&args),
+    }
+}
+
+/// Says what went wrong on standard error.
+fn complain(code: u8, what: impl std::fmt::Display) -> ExitCode {
+    use std::io::Write as _;
+    // Nobody is left to tell where standard error is closed.
+    let _ = writeln!(std::io::stderr(), "instep: {what}");
+    ExitCode::from(code)
+}
+
+/// A runtime for a verb; `workers` threads.
+fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}

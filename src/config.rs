@@ -30,9 +30,9 @@ pub use productive::{Productive, Quota, QuotaScope, QuotaShare, RESOURCES as PRO
 pub use reader::{Entry, Mistake};
 pub use secret::{Secret, SecretError, SecretText, Secrets};
 pub use settings::{Admin, Level, Limits, Listen, Listener, Log, LogFormat, Retention, Store, StoreUrl};
+pub(crate) use source::check_name;
 pub use source::{Brake, Common, Connector, KINDS, Resource, Source};
 pub use value::Size;
-pub(crate) use source::check_name;
 pub(crate) use value::quoted;
 
 use reader::{Context, File, Table};

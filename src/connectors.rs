@@ -1,1 +1,390 @@
-//! connectors
+//! Connectors are sans-IO: bytes in, decisions out.
+//!
+//! A [`Connector`] knows one kind of upstream. It says which requests to make and what their answers mean; it opens no socket,
+//! reads no clock and touches no database. `crate::upstream` executes its requests, the actors schedule them.
+//!
+//! Architecture invariant: nothing here knows tokio, warp or the database. Calls are pure and run under `catch_unwind`:
+//! a panic quarantines one delivery or one record.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::model::ordering::{By, Spans};
+use crate::model::{Delivery, Document, Event, HookRequest, Key, ResourceName, Version};
+use crate::reconcile::Mode;
+
+pub mod productive;
+pub mod signature;
+
+/// The type of a view's column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// Text; a number is shown as its literal.
+    Text,
+    /// 64-bit integer.
+    Integer,
+    /// Floating point.
+    Real,
+    /// Boolean (0 and 1 on SQLite).
+    Bool,
+    /// `YYYY-MM-DD`, untouched.
+    Date,
+    /// An instant, shown in UTC.
+    Instant,
+    /// A list or map, as JSON.
+    Json,
+}
+
+/// One column of a resource's view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name in the view.
+    pub name: String,
+    /// Where the value stands in the payload (RFC 6901).
+    pub pointer: String,
+    /// Its type.
+    pub kind: ColumnKind,
+    /// It holds the key of another entity: the view gets an index on it.
+    pub reference: bool,
+}
+
+/// How the absence of a key is confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// By a read of that key alone, answered "not found".
+    ByKey,
+    /// By two complete lists at least `read_lag` apart.
+    TwoLists,
+}
+
+/// What a connector declares about one kind of record.
+#[derive(Clone, Debug)]
+pub struct ResourceSpec {
+    /// As the vendor writes it.
+    pub name: ResourceName,
+    /// The columns of its view.
+    pub columns: Vec<Column>,
+    /// How changes are found by a pass.
+    pub mode: Mode,
+    /// How many lists make a complete sweep (active, archived, templates …): variants `0..variants`.
+    pub variants: usize,
+    /// Keys per bulk read; 1 where the upstream has none.
+    pub bulk: usize,
+    /// Lags and skews.
+    pub spans: Spans,
+    /// How absence is confirmed.
+    pub absence: Absence,
+    /// Time between incremental passes.
+    pub poll: Duration,
+    /// Time between sweeps.
+    pub sweep: Duration,
+    /// How long a tombstone keeps its payload.
+    pub keep_deleted: Duration,
+}
+
+/// An event feed: polled with a durable cursor, every row a mark, never a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedSpec {
+    /// Its name, e.g. `deleted_items`.
+    pub name: &'static str,
+    /// How late a row may appear in it: each poll asks again from the newest stamp minus this.
+    pub overlap: Duration,
+}
+
+/// Which credential a request is sent with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// The reading one.
+    Read,
+    /// The one that manages registrations.
+    Manage,
+}
+
+/// A request to an upstream. Only `GET` unless the connector declares otherwise ([`Request::declared_write`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// `GET`, or a method of a declared write.
+    pub method: http::Method,
+    /// Absolute URL on the configured origin.
+    pub url: String,
+    /// Headers beside the credential's.
+    pub headers: Vec<(String, String)>,
+    /// Body of a declared write.
+    pub body: Option<Bytes>,
+    /// What the breaker and 503 pauses are kept by, e.g. `/tasks`.
+    pub endpoint: String,
+    /// Who sends.
+    pub credential: Credential,
+    /// The connector declares this write (registrations); every other method than `GET` and `HEAD` is refused.
+    pub declared_write: bool,
+}
+
+/// An answer of an upstream, complete and within the size cap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+    /// The upstream's clock: its `Date` header.
+    pub date: Option<Timestamp>,
+}
+
+impl Response {
+    /// The first header of that (lower case) name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+/// One record of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its key.
+    pub key: Key,
+    /// Its version, if its states have one.
+    pub version: Option<Version>,
+    /// The stamp by which passes find it; may differ from the version.
+    pub changed_at: Option<Timestamp>,
+    /// Its state.
+    pub document: Document,
+}
+
+/// A delivery or record that cannot be used; goes into quarantine with this reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unreadable {
+    /// Its key, where that much could be read: it then counts as seen.
+    pub key: Option<Key>,
+    /// Why, without quoting the payload.
+    pub reason: String,
+    /// The bytes.
+    pub raw: Bytes,
+}
+
+/// What a list or bulk read answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// One result per record.
+    pub records: Vec<Result<Record, Unreadable>>,
+    /// Where the next page is; `None` after the last.
+    pub next: Option<String>,
+}
+
+/// One row of an event feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedRow {
+    /// Identifies the row within the feed, so that overlap does not mark twice.
+    pub id: String,
+    /// The feed's own stamp.
+    pub at: Option<Timestamp>,
+    /// What it says; `None` for rows about records we do not replicate.
+    pub event: Option<Event>,
+}
+
+/// A page of an event feed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedPage {
+    /// Its rows.
+    pub rows: Vec<Result<FeedRow, Unreadable>>,
+    /// Where the next page is; `None` after the last.
+    pub next: Option<String>,
+}
+
+/// Which page of a resource is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListQuery<'a> {
+    /// `0..ResourceSpec::variants`.
+    pub variant: usize,
+    /// Only records changed since then (incremental passes).
+    pub since: Option<Timestamp>,
+    /// `Page::next` of the page before.
+    pub cursor: Option<&'a str>,
+}
+
+/// Why an answer is not a page. Classified once, here; nobody above guesses again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The record or collection is not there (404, 410).
+    #[error("not found")]
+    NotFound,
+    /// The upstream refuses this way of asking (unsupported filter or sort): ask another way and remember.
+    #[error("the upstream does not support this query")]
+    Unsupported,
+    /// The cursor is no longer valid: start the pass again.
+    #[error("the upstream refused the cursor")]
+    CursorRefused,
+    /// 401, 403: the credential is not accepted or lacks a permission.
+    #[error("the upstream refused the credential (status {0})")]
+    Denied(u16),
+    /// 429.
+    #[error("the upstream refused by rate limit")]
+    RateLimited,
+    /// 5xx.
+    #[error("the upstream failed (status {0})")]
+    Server(u16),
+    /// Any other status.
+    #[error("the upstream refused the request (status {0})")]
+    Refused(u16),
+    /// The body is not what the contract says.
+    #[error("the answer is not readable: {0}")]
+    Malformed(&'static str),
+}
+
+/// A request whose signature held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// What identifies a repetition while the original is pending.
+    pub dedupe: String,
+}
+
+/// Why a request is not let in. All look the same from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// The signature header is missing or malformed.
+    #[error("no usable signature")]
+    Unsigned,
+    /// No secret matches.
+    #[error("no secret matches the signature")]
+    Mismatch,
+    /// The route is none of this source's.
+    #[error("the route is unknown")]
+    Route,
+}
+
+/// A secret by which deliveries are verified, with the route it belongs to (`None`: any).
+#[derive(Clone, PartialEq, Eq)]
+pub struct HookSecret {
+    /// The route it was issued for.
+    pub route: Option<String>,
+    /// The secret. Never printed.
+    pub text: String,
+}
+
+impl std::fmt::Debug for HookSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HookSecret").field("route", &self.route).finish_non_exhaustive()
+    }
+}
+
+/// How the edge treats this upstream's deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HookPolicy {
+    /// Largest body in bytes.
+    pub body_max: u64,
+    /// Status of "come again later": 503 or 429.
+    pub overload_status: u16,
+    /// It sends a refused delivery again by itself; where not, a refusal opens a gap.
+    pub retries: bool,
+    /// A request without this header (lower case) is refused before its body is read.
+    pub signature_header: &'static str,
+}
+
+/// A webhook registration that the keeper must find or create upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The route below `/hooks/{source}/` that carries it.
+    pub route: String,
+    /// What it announces, for people.
+    pub title: String,
+}
+
+/// A registration as it stands upstream.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// The upstream's id of it.
+    pub id: String,
+    /// Which of ours it is, by its target URL; `None`: somebody else's.
+    pub route: Option<String>,
+    /// The secret it signs with, if the upstream tells.
+    pub secret: Option<String>,
+    /// It works, or has not been tried yet.
+    pub healthy: bool,
+    /// What the upstream says about it, for people.
+    pub state: String,
+}
+
+impl std::fmt::Debug for Registered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registered")
+            .field("id", &self.id)
+            .field("route", &self.route)
+            .field("healthy", &self.healthy)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why registrations could not be read or made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistrationError {
+    /// The plan has no webhooks: the source lives on feeds and passes.
+    #[error("the upstream's plan does not include webhooks: the source stays poll-only")]
+    NotInPlan,
+    /// The credential may not write.
+    #[error("the credential may not manage webhooks (status 403): set manage_token to one that may")]
+    ReadOnly,
+    /// Anything else.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The code that knows one kind of upstream.
+pub trait Connector: Send + Sync + 'static {
+    /// What it replicates.
+    fn resources(&self) -> &[ResourceSpec];
+    /// Its event feeds.
+    fn feeds(&self) -> &[FeedSpec];
+    /// How the edge treats its deliveries.
+    fn hook_policy(&self) -> HookPolicy;
+    /// Checks a request's signature over the raw bytes.
+    ///
+    /// # Errors
+    /// [`Refusal`]: answered 401 whatever it is.
+    fn verify(&self, request: &HookRequest, secrets: &[HookSecret], now: Timestamp) -> Result<Verified, Refusal>;
+    /// The statements of a verified delivery.
+    ///
+    /// # Errors
+    /// [`Unreadable`] quarantines the delivery.
+    fn events(&self, delivery: &Delivery) -> Result<Vec<Event>, Unreadable>;
+    /// Reads these keys: in bulk ([`By::Bulk`]), or exactly one alone ([`By::Key`]).
+    fn fetch(&self, resource: &ResourceSpec, keys: &[Key], by: By) -> Request;
+    /// Reads a page of a resource.
+    fn list(&self, resource: &ResourceSpec, query: ListQuery<'_>) -> Request;
+    /// What an answer to [`Connector::fetch`] or [`Connector::list`] holds.
+    ///
+    /// # Errors
+    /// [`ReadError`] where the answer is no page.
+    fn read(&self, resource: &ResourceSpec, by: By, response: &Response) -> Result<Page, ReadError>;
+    /// Reads a page of an event feed from `since` on.
+    fn feed(&self, feed: &FeedSpec, since: Timestamp, cursor: Option<&str>) -> Request;
+    /// What an answer to [`Connector::feed`] holds.
+    ///
+    /// # Errors
+    /// [`ReadError`] where the answer is no page.
+    fn read_feed(&self, feed: &FeedSpec, response: &Response) -> Result<FeedPage, ReadError>;
+    /// The headers that carry a credential.
+    fn authorize(&self, secret: &str) -> Vec<(String, String)>;
+    /// The registrations there should be.
+    fn registrations(&self) -> Vec<Registration>;
+    /// Asks for the registrations there are.
+    fn list_registrations(&self, cursor: Option<&str>) -> Request;
+    /// What the answer says, and the next cursor. `target` maps a route to the URL registered for it.
+    ///
+    /// # Errors
+    /// [`RegistrationError`].
+    fn read_registrations(
+        &self,
+        response: &Response,
+        target: &dyn Fn(&str) -> String,
+    ) -> Result<(Vec<Registered>, Option<String>), RegistrationError>;
+    /// Makes a registration at `target`.
+    fn create_registration(&self, registration: &Registration, target: &str) -> Request;
+    /// Removes one.
+    fn delete_registration(&self, id: &str) -> Request;
+}

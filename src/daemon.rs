@@ -1,1 +1,172 @@
-//! daemon
+//! The daemon as a value: [`Daemon::start`] and [`Daemon::stop`] are what `main` and every test call.
+//!
+//! Start order: sockets are bound (by the caller), the store is opened (waited for, if it is away), migrated, views are made,
+//! then the tree starts. Stop is the reverse, each actor with its own deadline.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::actors::{self, Source};
+use crate::clock::Clock;
+use crate::config::{Config, SecretError};
+use crate::report::Reporter;
+use crate::service;
+use crate::store::{self, Kind, Store};
+use crate::supervision::{Context, Ended, Life, run_root};
+
+mod sources;
+
+pub use sources::source_of;
+
+/// A store that is away at boot is looked for this often.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// The two bound sockets.
+#[derive(Debug)]
+pub struct Sockets {
+    /// The public one.
+    pub hooks: TcpListener,
+    /// The local one.
+    pub admin: TcpListener,
+}
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A secret that is needed at start cannot be read.
+    #[error("{0}")]
+    Secret(#[from] SecretError),
+    /// The store cannot be used, now or later: locked by another daemon, newer schema, wrong path.
+    #[error("{0}")]
+    Store(#[from] store::Error),
+    /// A source cannot be built from its configuration.
+    #[error("source {name}: {reason}")]
+    Source {
+        /// Which.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A socket cannot be used.
+    #[error("socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The tree did not start.
+    #[error("the supervision tree did not start: {0}")]
+    Tree(String),
+    /// It was told to stop before it was up.
+    #[error("stopped while starting")]
+    Stopped,
+}
+
+/// How the daemon ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it was told to.
+    Stopped,
+    /// A critical actor failed too often, or the disk's promise was broken: the service manager should start a new process.
+    Failed,
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    /// Where hooks are taken.
+    pub hooks: SocketAddr,
+    /// Where health, metrics and status are.
+    pub admin: SocketAddr,
+    /// What it replicates; for tests and for the status line.
+    pub sources: Vec<Arc<Source>>,
+    /// Its store.
+    pub store: Store,
+    stop: CancellationToken,
+    fatal: CancellationToken,
+    root: JoinHandle<Result<Ended, String>>,
+}
+
+impl Daemon {
+    /// Starts a daemon. While the store is away it waits, until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: &Config, state: &Path, sockets: Sockets, clock: Clock, stop: CancellationToken) -> Result<Self, StartError> {
+        let reporter = Reporter::new();
+        let store = open(config, state, clock, &stop).await?;
+        service::status("migrating the store");
+        store.migrate().await?;
+        let sources = build(config, &store, clock, &reporter)?;
+        for source in &sources {
+            store.install_views(&source.name, source.connector.resources()).await?;
+        }
+        let (hooks, admin) = (sockets.hooks.local_addr()?, sockets.admin.local_addr()?);
+        let fatal = CancellationToken::new();
+        let plan = actors::Plan::new(config, state, sockets, clock, reporter, store.clone(), sources.clone(), fatal.clone())
+            .map_err(StartError::Tree)?;
+        let cx = Context { life: Arc::new(Life::new(clock)), stopping: stop.clone() };
+        #[expect(clippy::disallowed_methods, reason = "the root of the supervision tree has no supervisor but the process")]
+        let root = tokio::spawn(async move { run_root(plan.tree(), cx).await.map_err(|error| error.to_string()) });
+        Ok(Self { hooks, admin, sources, store, stop, fatal, root })
+    }
+
+    /// Waits until the daemon ends by itself or is stopped.
+    pub async fn ended(&mut self) -> Outcome {
+        let ended = tokio::select! {
+            ended = &mut self.root => ended,
+            () = self.fatal.cancelled() => return Outcome::Failed,
+        };
+        match ended {
+            Ok(Ok(Ended::Stopped)) => Outcome::Stopped,
+            Ok(Ok(Ended::Escalated) | Err(_)) | Err(_) => Outcome::Failed,
+        }
+    }
+
+    /// Stops it in order and closes the store. A daemon that failed is closed all the same.
+    pub async fn stop(mut self) -> Outcome {
+        self.stop.cancel();
+        let outcome = self.ended().await;
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(%error, "the store was not closed cleanly");
+        }
+        outcome
+    }
+}
+
+/// Opens the store, waiting for it while it is away.
+async fn open(config: &Config, state: &Path, clock: Clock, stop: &CancellationToken) -> Result<Store, StartError> {
+    let url = config.store.connection_url(state)?;
+    loop {
+        let options = store::Options {
+            url: url.expose().to_owned(),
+            read_group: config.store.read_group.clone(),
+            grant: config.store.grant.clone(),
+            connections: config.store.connections,
+            clock,
+        };
+        match Store::open(options).await {
+            Ok(store) => return Ok(store),
+            Err(error) if error.kind() == Kind::Unavailable => {
+                service::status(&format!("waiting for the store: {error}"));
+                tracing::warn!(%error, "the store is away; waiting for it");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Err(StartError::Stopped),
+            () = tokio::time::sleep(STORE_RETRY) => {}
+        }
+    }
+}
+
+fn build(config: &Config, store: &Store, clock: Clock, reporter: &Reporter) -> Result<Vec<Arc<Source>>, StartError> {
+    let budget = crate::upstream::ByteBudget::new(config.limits.responses_in_flight.0);
+    let build = |(name, source): (&String, &crate::config::Source)| {
+        source_of(config, name, source, budget.clone(), store.clone(), clock, reporter.clone())
+            .map(Arc::new)
+            .map_err(|reason| StartError::Source { name: name.clone(), reason })
+    };
+    config.sources.iter().map(build).collect()
+}

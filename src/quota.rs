@@ -1,1 +1,39 @@
-//! quota
+//! Rate limits that cannot be exceeded: limits, permits and what is durable of them. Pure: time is a parameter of every call.
+//!
+//! # The proof
+//! A server stamps a request at some instant between our send and our receive. A permit is taken before the send and comes back one
+//! window after the response arrived. Take any window of the server, sliding, fixed or aligned, and the last request in it that we
+//! sent: when its permit was granted, the permit of every other request stamped in that window was still held, because none of them
+//! had its response a whole window ago. So their number was at most what one window allows. A request without a verdict (timeout,
+//! reset, kill) may lie in the server's queue; its permit comes back [`Limits::max_server_queue`] later than that.
+//!
+//! # What survives a kill
+//! Permits are booked in **blocks** of at most 5 % of a limit, written to the database *before* a permit of theirs is used
+//! ([`Limiter::bookings`], [`Limiter::booked`]). The budget itself is counted exactly, in memory; a block is the durable upper bound
+//! of what was used. At a start every block found counts as spent in full ([`Limiter::restore`]): a finished one until one window
+//! after its last response, an unfinished one as if its last request was lost at that start. A kill therefore wastes at most the
+//! unused rest of one block for each limit, and can never lead to more than the limit.
+//!
+//! # How an actor uses it
+//! ```text
+//! acquire ─ Granted(id) ─ send the request ─┬─ response: settle(id, outcome); 429: also refused(…); 503: also unavailable(…)
+//!    │                                      └─ no verdict: lost(id)
+//!    ├─ NeedsBlock ─ bookings → one transaction → booked ─ acquire again
+//!    └─ Wait { until } ─ acquire again at `until`, and after every settle
+//! ```
+
+mod account;
+mod blocks;
+mod breaker;
+pub mod headers;
+mod limiter;
+mod limits;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+pub use blocks::{BlockId, BlockRequest, Bookings, FinishedBlock, StoredBlock};
+pub use breaker::{Breaker, BreakerOptions, Gate, State};
+pub use limiter::{Decision, LimitState, Limiter, Outcome, PermitId, Reason, Snapshot};
+pub use limits::{Class, Concurrency, Expected, InvalidLimits, Limit, Limits, QuotaShare, Shape, Unit};

@@ -1,1 +1,6 @@
-//! sandbox
+//! Faithful fake upstreams over real HTTP, with faults, for `instep demo`, tests and benchmarks.
+//!
+//! A sandbox is judged against the vendor's contract, never against our reading of it: it imports nothing of this crate but
+//! [`crate::clock`], so that a mistake made in `quota`, `connectors` or `reconcile` cannot repeat itself here.
+
+pub mod productive;

@@ -1,1 +1,47 @@
-//! store
+//! The one room that talks to the database: SQLite or PostgreSQL, the same code.
+//!
+//! Every write is one transaction that either holds as a whole or left nothing behind. Whatever belongs to a source's subtree
+//! begins with the row lock on the source ([`Fence`]): that lock is fence, number allocator, serialiser and commit order.
+//! The journal goes first: it has its own connection on PostgreSQL and precedence at the writer on SQLite.
+//!
+//! Architecture invariant: only this room imports sea-orm. Internal tables (`instep_*`) are no interface; the views are.
+
+mod answers;
+mod apply;
+mod connect;
+mod deliveries;
+mod error;
+mod feeds;
+mod fence;
+mod files;
+mod gaps;
+mod marks;
+mod passes;
+mod permits;
+mod quarantine;
+mod registrations;
+mod removals;
+mod retention;
+mod rows;
+mod sql;
+mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod views;
+
+pub use answers::AnswerCount;
+pub use apply::{Applied, Batch, DeliveryEnd, LearnedBy, Observed, ResourceRules, What};
+pub use connect::{Engine, Options, Store};
+pub use deliveries::{Backlog, Journaled, PendingDelivery};
+pub use error::{Error, Kind};
+pub use feeds::{FeedCursor, FeedStep};
+pub use fence::Fence;
+pub use gaps::Gap;
+pub use marks::{DueMark, MarkReason};
+pub use passes::{NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
+pub use quarantine::{QuarantineKind, Quarantined};
+pub use registrations::StoredRegistration;
+pub use retention::{Purged, RetentionOptions, TableSize};
+pub use status::{Replica, ResourceStatus, SourceStatus};

@@ -1,1 +1,180 @@
-//! supervision
+//! Our supervisor on ractor: children as data, one-for-one restarts with exponential backoff, intensity limits, ordered start
+//! and stop with deadlines, signs of life.
+//!
+//! ractor notifies a supervisor and leaves the policy to it: there is no restart, no order and no graceful end of a subtree
+//! (when a parent ends, its children are killed). The policy is here, once, for every level of the tree.
+//!
+//! - [`ChildSpec`] says how a child starts, how it is stopped and what happens when it fails too often.
+//! - [`supervisor`] builds the child spec of a whole subtree, so trees nest.
+//! - [`worker`] builds the child spec of a [`Work`]: state in rows, steps pulled at its own pace, a mailbox that holds wake-ups only.
+//! - [`Life`] is the sign of life: an actor says until when it may be silent; silence after that is a hang.
+//! - [`Roster`] is what `/status` shows of the tree.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use ractor::{ActorCell, ActorProcessingErr, SpawnErr};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::retry::RetryPolicy;
+
+mod supervisor;
+mod work;
+
+pub use supervisor::{Ended, Tree, run_root, supervisor};
+pub use work::{Rest, Waker, Work, worker};
+
+/// A broken invariant. An actor that meets one dies of it and is restarted; expected failures are data.
+pub type Bug = ActorProcessingErr;
+
+/// How a child is started: given its supervisor and its context, it answers with its cell. Quick and local.
+pub type Start = Arc<dyn Fn(ActorCell, Context) -> BoxFuture<'static, Result<ActorCell, SpawnErr>> + Send + Sync>;
+
+/// What happens when a child fails more often than the tree's intensity allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meltdown {
+    /// Its supervisor stops the siblings in order and fails upward.
+    Escalate,
+    /// It is left alone for a while, then tried again; the siblings go on.
+    Park,
+}
+
+/// A child as data.
+#[derive(Clone)]
+pub struct ChildSpec {
+    /// Its name among its siblings.
+    pub id: String,
+    /// How it is started.
+    pub start: Start,
+    /// What happens when it fails too often.
+    pub meltdown: Meltdown,
+    /// How long an ordered stop may take before it is killed.
+    pub stop_deadline: Duration,
+}
+
+impl std::fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChildSpec").field("id", &self.id).field("meltdown", &self.meltdown).finish_non_exhaustive()
+    }
+}
+
+/// When and how often a supervisor restarts.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Delay before a restart, growing with consecutive failures.
+    pub backoff: RetryPolicy,
+    /// More failures than this …
+    pub intensity: usize,
+    /// … within this period are a meltdown.
+    pub period: Duration,
+    /// How long a parked child rests before it is tried again.
+    pub park: Duration,
+}
+
+impl Default for Policy {
+    /// Five failures a minute: a burst after an outage passes, a loop does not. A parked child is tried every five minutes.
+    fn default() -> Self {
+        Self {
+            backoff: RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(30), 2.0, 0.5)
+                .expect("invariant: the constants are a valid policy"),
+            intensity: 5,
+            period: Duration::from_secs(60),
+            park: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What an actor is given by its supervisor, anew for every incarnation.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Its sign of life.
+    pub life: Arc<Life>,
+    /// Cancelled when an ordered stop begins: end bounded waits, finish what is in hand.
+    pub stopping: CancellationToken,
+}
+
+/// Sign of life: an actor says how long it may be silent before every bounded wait. Waiting before its deadline is alive.
+#[derive(Debug)]
+pub struct Life {
+    clock: Clock,
+    silent_until_ms: AtomicU64,
+}
+
+impl Life {
+    /// Alive for a minute, which is the budget of a start.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let life = Self { clock, silent_until_ms: AtomicU64::new(0) };
+        life.allow(Duration::from_secs(60));
+        life
+    }
+
+    /// From now on the actor may be silent for `span`.
+    pub fn allow(&self, span: Duration) {
+        let until = self.clock.monotonic().saturating_add(span);
+        self.silent_until_ms.store(millis(until), Ordering::Relaxed);
+    }
+
+    /// How long the actor has been silent beyond what it announced; zero while it is alive.
+    #[must_use]
+    pub fn overdue(&self) -> Duration {
+        let until = Duration::from_millis(self.silent_until_ms.load(Ordering::Relaxed));
+        self.clock.monotonic().saturating_sub(until)
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How an actor stands, for `/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// `running`, `restarting`, `parked` or `stopped`.
+    pub state: &'static str,
+    /// Restarts since the process began.
+    pub restarts: u64,
+    /// Why it failed last.
+    pub last_failure: Option<String>,
+    /// Until when it waits before the next start, in milliseconds from now, while restarting or parked.
+    pub next_start_ms: Option<u64>,
+}
+
+/// What is known of every actor of the tree, by its path (`root/sources/pmp/limiter`).
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    standings: Arc<Mutex<BTreeMap<String, Standing>>>,
+    unkillable: Arc<AtomicUsize>,
+}
+
+impl Roster {
+    /// All standings.
+    #[must_use]
+    pub fn snapshot(&self) -> BTreeMap<String, Standing> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many killed actors have not ended in time: their threads are blocked, which nothing but a new process mends.
+    #[must_use]
+    pub fn unkillable(&self) -> usize {
+        self.unkillable.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, path: &str, standing: Standing) {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), standing);
+    }
+
+    fn count_unkillable(&self, change: isize) {
+        let add = |n: usize| Some(n.saturating_add_signed(change));
+        // The closure always answers, so there is no failure to look at.
+        let _ = self.unkillable.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,224 @@
-//! upstream
+//! Executes a connector's requests: credential, origin check, size cap, deadlines.
+//!
+//! Requests go to the configured origin only, whatever an upstream's answer says; redirects are not followed and the client's own
+//! retries are off, so one call is one wire attempt. Nothing here retries: the actors do, by rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use url::Url;
+
+use crate::connectors::{Connector, Credential, Request, Response};
+use crate::quota::headers;
+
+/// Why there is no complete answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// No connection (refused, name not found, TLS failed): the upstream saw nothing.
+    #[error("no connection to the upstream: {0}")]
+    Connect(String),
+    /// The deadline passed; the upstream may still be working on it.
+    #[error("no complete answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection broke while the answer was read.
+    #[error("the answer broke off: {0}")]
+    Interrupted(String),
+    /// The answer is larger than the cap.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(u64),
+    /// The credential could not be read.
+    #[error("the credential could not be read: {0}")]
+    Credential(String),
+    /// The connector asked for something it may not: a foreign origin or an undeclared write. A bug, stopped here.
+    #[error("refused to send: {0}")]
+    Forbidden(&'static str),
+}
+
+impl SendError {
+    /// Whether the upstream can have counted the request: then its permit is spent.
+    #[must_use]
+    pub fn reached(&self) -> bool {
+        matches!(self, Self::Timeout(_) | Self::Interrupted(_) | Self::TooLarge(_))
+    }
+
+    /// A short, constant name for metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Timeout(_) => "timeout",
+            Self::Interrupted(_) => "interrupted",
+            Self::TooLarge(_) => "too_large",
+            Self::Credential(_) => "credential",
+            Self::Forbidden(_) => "forbidden",
+        }
+    }
+}
+
+/// Reads a credential anew for every request, so that a rotated file is picked up.
+pub type Credentials = Arc<dyn Fn(Credential) -> Result<String, String> + Send + Sync>;
+
+/// Bounds of one upstream.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Root that every URL must share its origin with.
+    pub root: Url,
+    /// Largest answer in bytes.
+    pub response_max: u64,
+    /// Bytes of answers in memory at once, over all sources.
+    pub responses_in_flight: ByteBudget,
+    /// Time for connecting.
+    pub connect_timeout: Duration,
+    /// Time for a complete answer.
+    pub timeout: Duration,
+}
+
+/// One upstream's HTTP client.
+#[derive(Clone)]
+pub struct Upstream {
+    client: reqwest::Client,
+    options: Arc<Options>,
+    credentials: Credentials,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("root", &self.options.root.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// The byte budget is counted in units of 16 KiB, as a semaphore holds no more than some hundred million permits.
+const BUDGET_UNIT: u64 = 16 * 1024;
+
+/// A budget for bytes of answers in memory, shared by all sources.
+#[derive(Clone, Debug)]
+pub struct ByteBudget {
+    units: Arc<Semaphore>,
+    total: u32,
+}
+
+impl ByteBudget {
+    /// A budget of so many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        let total = units(bytes);
+        Self { units: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    /// Waits for room. More than the whole budget is cut to it, or it would wait for ever.
+    async fn reserve(&self, bytes: u64) -> Result<SemaphorePermit<'_>, SendError> {
+        let room = units(bytes).min(self.total);
+        self.units.acquire_many(room).await.map_err(|_| SendError::Forbidden("the byte budget is closed"))
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX / 8).clamp(1, u32::MAX / 8)
+}
+
+impl Upstream {
+    /// Builds the client. The process-wide TLS provider is installed here if nobody did.
+    ///
+    /// # Errors
+    /// When the platform's certificates cannot be used.
+    pub fn new(options: Options, credentials: Credentials) -> Result<Self, String> {
+        // An error only says that another source was first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(options.connect_timeout)
+            .user_agent(concat!("instep/", env!("CARGO_PKG_VERSION")))
+            .pool_max_idle_per_host(8)
+            .http1_only()
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { client, options: Arc::new(options), credentials })
+    }
+
+    /// The time that a complete answer may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
+    /// Sends one request, once, and reads the answer whole.
+    ///
+    /// # Errors
+    /// [`SendError`] where there is no complete answer; an answer of any status is no error here.
+    pub async fn send(&self, connector: &dyn Connector, request: &Request) -> Result<Response, SendError> {
+        let url = self.checked(request)?;
+        let secret = (self.credentials)(request.credential).map_err(SendError::Credential)?;
+        let _room = self.options.responses_in_flight.reserve(self.options.response_max).await?;
+        let mut builder = self.client.request(request.method.clone(), url);
+        for (name, value) in request.headers.iter().chain(&connector.authorize(&secret)) {
+            builder = builder.header(name, value);
+        }
+        if let Some(body) = &request.body {
+            builder = builder.body(body.clone());
+        }
+        match tokio::time::timeout(self.options.timeout, self.exchange(builder)).await {
+            Ok(result) => result,
+            Err(_) => Err(SendError::Timeout(self.options.timeout)),
+        }
+    }
+
+    fn checked(&self, request: &Request) -> Result<Url, SendError> {
+        if !matches!(request.method, http::Method::GET | http::Method::HEAD) && !request.declared_write {
+            return Err(SendError::Forbidden("a write that the connector does not declare"));
+        }
+        let url = Url::parse(&request.url).map_err(|_| SendError::Forbidden("the address is not a URL"))?;
+        if url.origin() != self.options.root.origin() || !url.username().is_empty() || url.password().is_some() {
+            return Err(SendError::Forbidden("an address outside the configured origin"));
+        }
+        Ok(url)
+    }
+
+    async fn exchange(&self, builder: reqwest::RequestBuilder) -> Result<Response, SendError> {
+        let answer = builder.send().await.map_err(|error| classify(&error))?;
+        let status = answer.status().as_u16();
+        let headers: Vec<(String, String)> = answer
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect();
+        let date = headers.iter().find(|(name, _)| name == "date").and_then(|(_, value)| headers::http_date(value));
+        let body = self.body(answer).await?;
+        Ok(Response { status, headers, body, date })
+    }
+
+    async fn body(&self, answer: reqwest::Response) -> Result<Bytes, SendError> {
+        let max = self.options.response_max;
+        if answer.content_length().is_some_and(|length| length > max) {
+            return Err(SendError::TooLarge(max));
+        }
+        let mut body = BytesMut::new();
+        let mut chunks = answer.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| SendError::Interrupted(chain(&error)))?;
+            if (body.len() + chunk.len()) as u64 > max {
+                return Err(SendError::TooLarge(max));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+}
+
+fn classify(error: &reqwest::Error) -> SendError {
+    if error.is_connect() { SendError::Connect(chain(error)) } else { SendError::Interrupted(chain(error)) }
+}
+
+/// The innermost reasons, without the URL: it may carry keys.
+fn chain(error: &reqwest::Error) -> String {
+    let mut reasons = Vec::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        reasons.push(inner.to_string());
+        source = inner.source();
+    }
+    reasons.last().cloned().unwrap_or_else(|| "unknown".to_owned())
+}

@@ -1,1 +1,25 @@
-//! Schema steps.
+//! Schema steps: expand first, contract in a later release. Every step is re-runnable, because SQLite commits statement by
+//! statement and a process may die between two of them.
+//!
+//! Architecture invariant: a step never uses the live code's types: it describes the schema as it was when it was written.
+
+use sea_orm_migration::prelude::*;
+
+pub use sea_orm_migration::MigratorTrait;
+
+mod m0001_tables;
+
+/// The steps in their order.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_tables::Tables)]
+    }
+
+    fn migration_table_name() -> DynIden {
+        "instep_migration".into_iden()
+    }
+}

@@ -156,11 +156,8 @@ impl<'a> Item<'a> {
         let Some(array) = self.get().as_array() else {
             return self.wrong_type(wanted);
         };
-        let items = array.iter().enumerate().map(|(index, value)| Item {
-            path: format!("{}[{index}]", self.path),
-            value,
-            context: self.context,
-        });
+        let items =
+            array.iter().enumerate().map(|(index, value)| Item { path: format!("{}[{index}]", self.path), value, context: self.context });
         Some(items.collect())
     }
 

@@ -265,7 +265,10 @@ fn address_alone(item: &Item<'_>) -> Option<Option<Admin>> {
 
 fn guarded(admin: &Admin) -> Result<(), String> {
     match admin.address.may_be_remote() && admin.token.0.is_empty() {
-        true => Err("other machines can reach it: it must have a token, { address = \"…\", token = { credential = \"admin-token\" } }".to_owned()),
+        true => {
+            Err("other machines can reach it: it must have a token, { address = \"…\", token = { credential = \"admin-token\" } }"
+                .to_owned())
+        }
         false => Ok(()),
     }
 }

@@ -212,7 +212,8 @@ fn resources_may_be_all_a_list_or_a_table() {
 
 #[test]
 fn quotas_may_be_replaced() {
-    let config = parse(&format!("{PMP}quota = [{{ requests = 100, per = \"10s\" }}, {{ concurrent = 8 }}]\nquota_share = {{ token = 1 }}\n"));
+    let config =
+        parse(&format!("{PMP}quota = [{{ requests = 100, per = \"10s\" }}, {{ concurrent = 8 }}]\nquota_share = {{ token = 1 }}\n"));
     let productive = config.sources["pmp"].productive().expect("a productive source").clone();
     let quota = productive.quota.expect("it was written");
     assert_eq!((quota[0].requests, quota[0].per), (Some(100), Some(Duration::from_secs(10))));
@@ -341,7 +342,8 @@ fn the_password_is_added_to_the_url_for_the_driver_alone() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("password");
     std::fs::write(&file, "a&b\n").expect("a file");
-    let config = parse(&format!("[store]\nurl = \"postgresql://instep@db/pmp\"\npassword = {{ file = {:?} }}\n", file.display().to_string()));
+    let config =
+        parse(&format!("[store]\nurl = \"postgresql://instep@db/pmp\"\npassword = {{ file = {:?} }}\n", file.display().to_string()));
     let url = config.store.connection_url(Path::new("/state")).expect("the password can be read");
     assert_eq!(url.expose(), "postgresql://instep@db/pmp?password=a%26b");
     assert!(!format!("{config:?}").contains("a&b"));

@@ -1,0 +1,183 @@
+//! One request upstream: a permit, a tick, an answer, a verdict. Everything that talks to an upstream passes here.
+
+use std::time::Duration;
+
+use super::limiter::{NoPermit, Permit};
+use super::source::Source;
+use crate::connectors::{Page, ReadError, Request, ResourceSpec, Response};
+use crate::model::ordering::{By, Started};
+use crate::quota::Class;
+use crate::report::{EventsDecided, FetchAnswered, FetchFailed};
+use crate::store::{self, Applied, Batch, Fence, LearnedBy, Observed, ResourceRules, What};
+use crate::supervision::Context;
+use crate::upstream::SendError;
+
+/// Why a question got no answer that can be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// The limiter had no permit in time: look at the rows again.
+    #[error(transparent)]
+    NoPermit(#[from] NoPermit),
+    /// There is no complete answer.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The answer is not what was asked for.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// We are being stopped.
+    #[error("stopping")]
+    Stopping,
+}
+
+/// A step that asks may take this much longer than its waits for permit and answer.
+const SLACK: Duration = Duration::from_secs(30);
+
+impl Source {
+    /// Waits for the right to send one request.
+    ///
+    /// # Errors
+    /// [`AskError::NoPermit`], [`AskError::Stopping`].
+    pub async fn permit(&self, cx: &Context, class: Class, endpoint: &str) -> Result<Permit, AskError> {
+        cx.life.allow(self.settings.patience + SLACK);
+        tokio::select! {
+            () = cx.stopping.cancelled() => Err(AskError::Stopping),
+            permit = self.limiter.acquire(class, endpoint, self.settings.patience) => Ok(permit?),
+        }
+    }
+
+    /// Sends a request under a permit; the tick is taken as it goes.
+    ///
+    /// # Errors
+    /// [`AskError::Send`].
+    pub async fn send(&self, cx: &Context, fence: &Fence, permit: Permit, request: &Request) -> Result<(Response, Started), AskError> {
+        cx.life.allow(self.upstream.timeout() + SLACK);
+        let started = self.started(fence);
+        let begun = self.clock.monotonic();
+        let sent = self.upstream.send(&*self.connector, request).await;
+        let seconds = self.clock.monotonic().saturating_sub(begun).as_secs_f64();
+        let (source, resource) = (self.name.to_string(), request.endpoint.clone());
+        match sent {
+            Ok(response) => {
+                permit.answered(&response);
+                self.reporter.emit(FetchAnswered { source, resource, status: response.status.to_string(), seconds });
+                Ok((response, started))
+            }
+            Err(error) => {
+                if error.reached() {
+                    // Without a verdict: the server may still work on it and stamp it late.
+                    drop(permit);
+                } else {
+                    permit.not_sent();
+                }
+                self.reporter.emit(FetchFailed { source, resource, reason: error.name().to_owned(), error: error.to_string() });
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Permit and request in one.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn ask(&self, cx: &Context, fence: &Fence, class: Class, request: &Request) -> Result<(Response, Started), AskError> {
+        let permit = self.permit(cx, class, &request.endpoint).await?;
+        self.send(cx, fence, permit, request).await
+    }
+
+    /// Permit, request and the reading of the answer. Where there was an answer the error comes with when the question began.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn ask_page(
+        &self,
+        cx: &Context,
+        fence: &Fence,
+        class: Class,
+        spec: &ResourceSpec,
+        by: By,
+        request: &Request,
+    ) -> Result<(Page, Started), (AskError, Option<Started>)> {
+        let (response, started) = self.ask(cx, fence, class, request).await.map_err(|error| (error, None))?;
+        match self.read_page(spec, by, &response) {
+            Ok(page) => Ok((page, started)),
+            Err(error) => Err((error.into(), Some(started))),
+        }
+    }
+
+    /// What an answer holds. A connector that panics has met an answer it cannot read.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read_page(&self, spec: &ResourceSpec, by: By, response: &Response) -> Result<Page, ReadError> {
+        guarded(|| self.connector.read(spec, by, response)).unwrap_or(Err(ReadError::Malformed("the connector panicked on it")))
+    }
+
+    /// Applies observations of one kind in one or more transactions of a bounded size, and wakes who has new marks.
+    ///
+    /// # Errors
+    /// Of the store; what was applied before stays applied.
+    pub async fn apply(&self, fence: &Fence, learned_by: LearnedBy, observations: Vec<Observed>) -> Result<(), store::Error> {
+        let mut observations = observations.into_iter().peekable();
+        while observations.peek().is_some() {
+            let mut batch = self.batch(learned_by);
+            batch.observations = take_bounded(&mut observations);
+            self.apply_batch(fence, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// An empty batch with this source's rules.
+    #[must_use]
+    pub fn batch(&self, learned_by: LearnedBy) -> Batch {
+        let rules = self.connector.resources().iter().map(|spec| (spec.name.clone(), ResourceRules::of(spec))).collect();
+        Batch { linger: self.settings.linger, ..Batch::new(learned_by, rules) }
+    }
+
+    /// Applies one batch, reports what it did and wakes who has new marks.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn apply_batch(&self, fence: &Fence, mut batch: Batch) -> Result<Applied, store::Error> {
+        let entities = batch.observations.iter().map(|seen| &seen.entity);
+        batch.in_flight = entities.filter(|entity| self.reads(&entity.resource)).cloned().collect();
+        let applied = self.store.apply(fence, &batch).await?;
+        self.wake(&applied.marks_set);
+        for ((resource, reason), n) in &applied.counts {
+            let (source, resource) = (self.name.to_string(), resource.to_string());
+            self.reporter.emit(EventsDecided { source, resource, outcome: reason.name().to_owned(), events: *n });
+        }
+        Ok(applied)
+    }
+}
+
+/// Observations in one transaction, which must end soon: the journal waits behind it on SQLite.
+pub const BATCH_ROWS: usize = 200;
+/// Bytes of documents in one transaction.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// The next observations that fit into one transaction; at least one.
+pub fn take_bounded(observations: &mut std::iter::Peekable<impl Iterator<Item = Observed>>) -> Vec<Observed> {
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    while let Some(next) = observations.peek() {
+        bytes += size(next);
+        if !taken.is_empty() && (taken.len() >= BATCH_ROWS || bytes > BATCH_BYTES) {
+            break;
+        }
+        taken.extend(observations.next());
+    }
+    taken
+}
+
+fn size(seen: &Observed) -> usize {
+    match &seen.what {
+        What::Record { record, .. } => record.document.text.len(),
+        What::Unreadable { unreadable, .. } => unreadable.raw.len(),
+        _ => 0,
+    }
+}
+
+/// Runs pure connector code; `None` if it panicked.
+pub fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    // The connector is immutable, so a panic leaves nothing half-done behind.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).ok()
+}

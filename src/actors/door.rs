@@ -1,0 +1,170 @@
+//! What the public socket asks of the sources: secrets, backlog, journal. Not an actor: it runs inside the listener's requests.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::answers::Answers;
+use super::ask::guarded;
+use super::journal::Journal;
+use super::source::Source;
+use crate::clock::Timestamp;
+use crate::connectors::{HookSecret, Refusal as Refused};
+use crate::http::BoxFuture;
+use crate::http::hooks::{Door, Overload, Refusal, RequestHead, SourceDoor, Unavailable, Verdict, VerifiedDelivery};
+use crate::model::{Delivery, DeliveryId, HookRequest};
+use crate::report::{DeliveryAccepted, DeliveryRefused, SecretsReread, StrangerRefused};
+
+/// What a refused caller is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Secrets are read again at most this often, however many signatures do not match.
+const REREAD_EVERY: Duration = Duration::from_secs(1);
+
+/// All sources' doors.
+#[derive(Clone)]
+pub struct Doors {
+    doors: Arc<BTreeMap<String, Arc<HookDoor>>>,
+    reporter: crate::report::Reporter,
+}
+
+impl Doors {
+    /// A door for every source.
+    #[must_use]
+    pub fn new(sources: &[Arc<Source>], journal: &Journal, answers: &Answers, reporter: &crate::report::Reporter) -> Self {
+        let door = |source: &Arc<Source>| {
+            let door =
+                HookDoor { source: Arc::clone(source), journal: journal.clone(), answers: answers.clone(), secrets: Mutex::default() };
+            (source.name.to_string(), Arc::new(door))
+        };
+        Self { doors: Arc::new(sources.iter().map(door).collect()), reporter: reporter.clone() }
+    }
+}
+
+impl Door for Doors {
+    fn source(&self, name: &str) -> Option<Arc<dyn SourceDoor>> {
+        self.doors.get(name).map(|door| Arc::clone(door) as Arc<dyn SourceDoor>)
+    }
+
+    fn unknown(&self) {
+        self.reporter.emit(StrangerRefused {});
+    }
+}
+
+struct HookDoor {
+    source: Arc<Source>,
+    journal: Journal,
+    answers: Answers,
+    secrets: Mutex<Secrets>,
+}
+
+#[derive(Clone, Default)]
+struct Secrets {
+    known: Arc<[HookSecret]>,
+    /// When they were read, in monotonic time.
+    read_at: Option<Duration>,
+}
+
+impl HookDoor {
+    fn secrets(&self) -> Secrets {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The secrets as they stand in the store now, unless they were read a moment ago.
+    async fn reread(&self, before: &Secrets) -> Result<Option<Secrets>, Unavailable> {
+        let now = self.source.clock.monotonic();
+        if before.read_at.is_some_and(|at| now.saturating_sub(at) < REREAD_EVERY) {
+            return Ok(None);
+        }
+        let known = self.source.store.hook_secrets(&self.source.name).await;
+        let known = known.map_err(|_| Unavailable { retry_after: RETRY_AFTER })?;
+        let fresh = Secrets { known: known.into(), read_at: Some(now) };
+        *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
+        if before.read_at.is_some() {
+            self.source.reporter.emit(SecretsReread { source: self.source.name.to_string() });
+        }
+        Ok(Some(fresh))
+    }
+
+    fn check(&self, request: &HookRequest, secrets: &Secrets, now: Timestamp) -> Result<String, Refused> {
+        let verified = guarded(|| self.source.connector.verify(request, &secrets.known, now));
+        verified.unwrap_or(Err(Refused::Unsigned)).map(|verified| verified.dedupe)
+    }
+}
+
+impl SourceDoor for HookDoor {
+    fn body_max(&self) -> u64 {
+        self.source.policy().body_max
+    }
+
+    fn precheck(&self, head: &RequestHead) -> bool {
+        head.header(self.source.policy().signature_header).is_some()
+    }
+
+    fn admit(&self) -> Result<(), Overload> {
+        let retry_after = RETRY_AFTER;
+        if self.journal.health().is_lost() {
+            return Err(Overload::Unavailable { retry_after });
+        }
+        if self.source.backlog.load(Ordering::Relaxed) <= self.source.settings.backlog_max {
+            return Ok(());
+        }
+        Err(match self.source.policy().overload_status {
+            429 => Overload::TooManyRequests { retry_after },
+            _ => Overload::Unavailable { retry_after },
+        })
+    }
+
+    fn verify(&self, head: RequestHead, body: Bytes, now: Timestamp) -> BoxFuture<'_, Verdict> {
+        Box::pin(async move {
+            let request = HookRequest { route: head.route.clone(), query: head.query.clone(), headers: head.headers.clone(), body };
+            let mut secrets = self.secrets();
+            let mut checked = self.check(&request, &secrets, now);
+            if checked == Err(Refused::Mismatch) {
+                // The upstream makes the tokens: one may have been registered since they were read.
+                match self.reread(&secrets).await {
+                    Ok(Some(fresh)) => {
+                        secrets = fresh;
+                        checked = self.check(&request, &secrets, now);
+                    }
+                    Ok(None) => {}
+                    Err(unavailable) => return Verdict::Unavailable(unavailable),
+                }
+            }
+            match checked {
+                Ok(dedupe) => Verdict::Accepted(VerifiedDelivery { head, body: request.body, received_at: now, dedupe }),
+                Err(Refused::Unsigned) => Verdict::Refused("unsigned"),
+                Err(Refused::Mismatch) => Verdict::Refused("mismatch"),
+                Err(Refused::Route) => Verdict::Refused("route"),
+            }
+        })
+    }
+
+    fn journal(&self, delivery: VerifiedDelivery) -> BoxFuture<'_, Result<(), Unavailable>> {
+        Box::pin(async move {
+            let VerifiedDelivery { head, body, received_at, dedupe } = delivery;
+            let request = HookRequest { route: head.route, query: head.query, headers: head.headers, body };
+            // The id is made before the first try, so that an unknown commit outcome can be tried again.
+            let delivery = Delivery { id: DeliveryId(Uuid::now_v7()), source: self.source.name.clone(), received_at, dedupe, request };
+            self.journal.put(delivery).await.map_err(|_| Unavailable { retry_after: RETRY_AFTER })?;
+            self.source.intake.wake();
+            Ok(())
+        })
+    }
+
+    fn answered(&self, status: u16) {
+        self.answers.count(&self.source.name, status, None);
+        self.source.reporter.emit(DeliveryAccepted { source: self.source.name.to_string() });
+    }
+
+    fn refused(&self, status: u16, refusal: &Refusal) {
+        // An upstream that retries repairs a refusal by itself; one that does not has lost a delivery.
+        let gap = (!self.source.policy().retries).then(|| refusal.name());
+        self.answers.count(&self.source.name, status, gap);
+        let source = self.source.name.to_string();
+        self.source.reporter.emit(DeliveryRefused { source, status: status.to_string(), reason: refusal.name().to_owned() });
+    }
+}

@@ -1,0 +1,178 @@
+//! `keeper`: the webhook registrations upstream.
+//!
+//! It watches them (some upstreams switch a registration off after failed deliveries, without a word) and says how changes reach
+//! us. Making and removing them is done when an operator asks (`instep hooks`), with the managing credential, and always by
+//! looking first: a create that was cut off is found by its address, and surplus of ours is removed.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::ask::AskError;
+use super::source::{LiveMode, Source};
+use crate::connectors::{ReadError, Registered, RegistrationError};
+use crate::quota::Class;
+use crate::report::{LiveMode as LiveModeGauge, RegistrationChanged};
+use crate::store::{self, Fence};
+use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
+
+/// Registrations are looked at this often: a switched-off one costs the deliveries of that time, which a pass repairs.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(60);
+/// Pages of registrations; an upstream that lists more is not listing ours.
+const PAGES_MAX: usize = 50;
+
+/// The child spec.
+pub fn spec(source: Arc<Source>) -> ChildSpec {
+    let waker = source.keeper.clone();
+    worker("keeper", Meltdown::Park, Duration::from_secs(3), waker, move || Keeper { source: Arc::clone(&source) })
+}
+
+struct Keeper {
+    source: Arc<Source>,
+}
+
+impl Work for Keeper {
+    async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
+        let source = &self.source;
+        if source.settings.public_url.is_none() || !source.settings.manages_hooks {
+            source.reporter.set(LiveModeGauge { source: source.name.to_string() }, 0.0);
+            return Ok(Rest::For(LOOK_EVERY));
+        }
+        let Some(fence) = source.fence(&cx.stopping).await else { return Ok(Rest::For(RETRY)) };
+        match source.list_hooks(cx, &fence).await {
+            Ok(registered) => {
+                source.note_hooks(&registered);
+                Ok(Rest::For(LOOK_EVERY))
+            }
+            Err(HooksError::Registration(RegistrationError::NotInPlan)) => {
+                source.note_hooks(&[]);
+                Ok(Rest::For(LOOK_EVERY))
+            }
+            Err(error) => {
+                tracing::warn!(source = %source.name, %error, "webhook registrations could not be looked at");
+                Ok(Rest::For(RETRY))
+            }
+        }
+    }
+}
+
+/// Why registrations could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum HooksError {
+    /// The configuration does not allow it.
+    #[error("{0}")]
+    Configuration(&'static str),
+    /// The upstream said no.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    /// The upstream did not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Source {
+    /// Our registrations as they stand upstream.
+    ///
+    /// # Errors
+    /// [`HooksError`].
+    pub async fn list_hooks(&self, cx: &Context, fence: &Fence) -> Result<Vec<Registered>, HooksError> {
+        let target = self.targets()?;
+        let (mut ours, mut cursor) = (Vec::new(), None::<String>);
+        for _ in 0..PAGES_MAX {
+            let request = self.connector.list_registrations(cursor.as_deref());
+            let (response, _) = self.ask(cx, fence, Class::Refresh, &request).await?;
+            let (page, next) = self.connector.read_registrations(&response, &target)?;
+            ours.extend(page.into_iter().filter(|registered| registered.route.is_some()));
+            if next.is_none() || next == cursor {
+                break;
+            }
+            cursor = next;
+        }
+        Ok(ours)
+    }
+
+    /// Registers what is missing, replaces what is switched off, removes surplus; answers with what then stands.
+    ///
+    /// # Errors
+    /// [`HooksError`]. What was made before stays and is found by the next call.
+    pub async fn create_hooks(&self, cx: &Context, fence: &Fence) -> Result<Vec<Registered>, HooksError> {
+        let target = self.targets()?;
+        let standing = self.list_hooks(cx, fence).await?;
+        let mut covered = BTreeSet::new();
+        for registered in &standing {
+            let route = registered.route.clone().unwrap_or_default();
+            // A second one for the same route would deliver everything twice; a switched-off one cannot be switched on again.
+            if !registered.healthy || !covered.insert(route) {
+                self.remove_hook(cx, fence, registered).await?;
+            } else {
+                self.keep_secret(fence, registered).await?;
+            }
+        }
+        for wanted in self.connector.registrations().into_iter().filter(|wanted| !covered.contains(&wanted.route)) {
+            let request = self.connector.create_registration(&wanted, &target(&wanted.route));
+            let (response, _) = self.ask(cx, fence, Class::Refresh, &request).await?;
+            let (made, _) = self.connector.read_registrations(&response, &target)?;
+            for registered in &made {
+                self.keep_secret(fence, registered).await?;
+            }
+            self.reporter.emit(RegistrationChanged { source: self.name.to_string(), operation: "created".into() });
+        }
+        let standing = self.list_hooks(cx, fence).await?;
+        self.note_hooks(&standing);
+        Ok(standing)
+    }
+
+    /// Removes every registration of ours; answers how many.
+    ///
+    /// # Errors
+    /// [`HooksError`].
+    pub async fn delete_hooks(&self, cx: &Context, fence: &Fence) -> Result<usize, HooksError> {
+        let standing = self.list_hooks(cx, fence).await?;
+        for registered in &standing {
+            self.remove_hook(cx, fence, registered).await?;
+        }
+        self.note_hooks(&[]);
+        Ok(standing.len())
+    }
+
+    async fn remove_hook(&self, cx: &Context, fence: &Fence, registered: &Registered) -> Result<(), HooksError> {
+        let (response, _) = self.ask(cx, fence, Class::Refresh, &self.connector.delete_registration(&registered.id)).await?;
+        if !matches!(response.status, 200..=299 | 404 | 410) {
+            return Err(AskError::Read(ReadError::Refused(response.status)).into());
+        }
+        self.store.drop_registration(fence, &registered.id).await?;
+        self.reporter.emit(RegistrationChanged { source: self.name.to_string(), operation: "deleted".into() });
+        Ok(())
+    }
+
+    async fn keep_secret(&self, fence: &Fence, registered: &Registered) -> Result<(), store::Error> {
+        let (Some(route), Some(secret)) = (&registered.route, &registered.secret) else { return Ok(()) };
+        self.store.put_registration(fence, route, &registered.id, Some(secret), &registered.state).await
+    }
+
+    fn targets(&self) -> Result<impl Fn(&str) -> String + use<>, HooksError> {
+        if !self.settings.manages_hooks {
+            return Err(HooksError::Configuration("manage_token is not set: registrations can neither be made nor watched"));
+        }
+        let base = self.target("").ok_or(HooksError::Configuration("public_url is not set: the source is poll-only"))?;
+        Ok(move |route: &str| format!("{base}{route}"))
+    }
+
+    fn note_hooks(&self, registered: &[Registered]) {
+        let (healthy, unhealthy): (Vec<_>, Vec<_>) = registered.iter().partition(|one| one.healthy);
+        let told = |one: &&Registered| format!("{} is {}", one.route.as_deref().unwrap_or("?"), one.state);
+        let mode = if registered.is_empty() {
+            LiveMode::PollOnly
+        } else {
+            LiveMode::Webhooks { healthy: healthy.len(), unhealthy: unhealthy.iter().map(told).collect() }
+        };
+        let live = f64::from(u8::from(!healthy.is_empty()));
+        self.reporter.set(LiveModeGauge { source: self.name.to_string() }, live);
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+    }
+}

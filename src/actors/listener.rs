@@ -1,0 +1,50 @@
+//! `listener` and `admin`: the two sockets, each an accept loop that ends when it is told to.
+//!
+//! The sockets are bound before the tree starts and outlive any incarnation, so a restart loses nobody who waits in the backlog.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::http::{Routes, edge};
+use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
+
+/// The accept loop shows itself every second.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What the actor is made of.
+#[derive(Clone)]
+pub struct Options {
+    /// `listener` or `admin`.
+    pub id: &'static str,
+    /// The bound socket.
+    pub socket: Arc<TcpListener>,
+    /// What it answers.
+    pub routes: Routes,
+    /// Its limits.
+    pub edge: edge::Options,
+    /// What happens when it fails too often.
+    pub meltdown: Meltdown,
+}
+
+/// The child spec. The stop deadline covers the drain.
+pub fn spec(options: Options) -> ChildSpec {
+    let deadline = options.edge.drain_deadline + Duration::from_secs(2);
+    worker(options.id, options.meltdown, deadline, Waker::default(), move || Socket { options: options.clone() })
+}
+
+struct Socket {
+    options: Options,
+}
+
+impl Work for Socket {
+    async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
+        let socket = self.options.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        let life = Arc::clone(&cx.life);
+        let sign: edge::Sign = Arc::new(move || life.allow(SILENCE));
+        edge::serve(socket, self.options.routes.clone(), self.options.edge.clone(), sign, cx.stopping.clone()).await;
+        Ok(Rest::For(Duration::from_secs(60)))
+    }
+}

@@ -1,0 +1,276 @@
+//! `reconciler`: event feeds, passes, watermarks, gaps.
+//!
+//! One page a step, the most urgent first: feeds, then incremental passes, then sweeps. Records of a page, the unreadable ones'
+//! notes and the cursor move in one transaction, so a pass continues after a crash where its last page ended.
+//! A page larger than one transaction is applied in parts; only the last part moves the cursor, and applying a part twice
+//! changes nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ask::AskError;
+use super::source::Source;
+use super::sync::observed;
+use crate::clock::Timestamp;
+use crate::connectors::{ListQuery, Page, ReadError, ResourceSpec};
+use crate::model::ResourceName;
+use crate::model::ordering::{By, Started};
+use crate::quota::Class;
+use crate::reconcile::{self, History, Mode, Next, Schedule};
+use crate::report::{GapClosed, PassCompleted, PassFailed, PassStarted};
+use crate::store::{Error, Fence, Kind, LearnedBy, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
+use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
+
+mod feeds;
+mod suspects;
+mod trouble;
+
+use trouble::Trouble;
+
+/// Without anything due the reconciler looks this often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// After the store failed.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// The child spec.
+pub fn spec(source: Arc<Source>) -> ChildSpec {
+    let waker = source.reconciler.clone();
+    worker("reconciler", Meltdown::Park, Duration::from_secs(5), waker, move || Reconciler {
+        trouble: Trouble::new(source.clock),
+        source: Arc::clone(&source),
+        known: HashMap::new(),
+        unfiltered: HashSet::new(),
+        polled: HashMap::new(),
+    })
+}
+
+struct Reconciler {
+    source: Arc<Source>,
+    /// Rows as they stand; this actor alone changes them, and forgets them whenever it is not sure that it did.
+    known: HashMap<ResourceName, Known>,
+    /// Resources whose filter or sort the upstream refused: only sweeps are left for them.
+    unfiltered: HashSet<ResourceName>,
+    trouble: Trouble,
+    /// When a feed was last read to its end, in monotonic time.
+    polled: HashMap<&'static str, Duration>,
+}
+
+#[derive(Clone)]
+struct Known {
+    progress: Progress,
+    running: Option<Pass>,
+}
+
+impl Work for Reconciler {
+    async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
+        cx.life.allow(LOOK_EVERY * 20);
+        let Some(fence) = self.source.fence(&cx.stopping).await else { return Ok(Rest::For(LOOK_EVERY)) };
+        match self.next(cx, &fence).await {
+            Ok(rest) => Ok(rest),
+            Err(error) => {
+                self.known.clear();
+                self.source.saw(&fence, &error);
+                // A cursor that somebody else moved (an earlier incarnation's late commit) is read again at once.
+                Ok(if error.kind() == Kind::Moved { Rest::Again } else { Rest::For(STORE_RETRY) })
+            }
+        }
+    }
+}
+
+impl Reconciler {
+    async fn next(&mut self, cx: &Context, fence: &Fence) -> Result<Rest, Error> {
+        let source = Arc::clone(&self.source);
+        let mut soonest = match self.poll_feeds(cx, fence).await? {
+            Rest::Again => return Ok(Rest::Again),
+            Rest::For(span) => span.min(LOOK_EVERY),
+        };
+        let gaps = source.store.open_gaps(&source.name).await?;
+        let gaps: Vec<_> = gaps.into_iter().map(|gap| reconcile::Gap { ended_at: gap.ended_at.map(Timestamp) }).collect();
+        let mut sweep = None;
+        for spec in source.connector.resources() {
+            if let Some(rest) = self.trouble.rests(spec.name.as_str()) {
+                soonest = soonest.min(rest);
+                continue;
+            }
+            let known = self.known(&spec.name).await?;
+            match self.wants(spec, &known, &gaps) {
+                Wanted::Pass(PassKind::Incremental) => return self.advance(cx, fence, spec, known, PassKind::Incremental).await,
+                Wanted::Pass(PassKind::Sweep) => sweep = sweep.or(Some((spec, known))),
+                Wanted::Later(span) => soonest = soonest.min(span),
+            }
+        }
+        match sweep {
+            Some((spec, known)) => self.advance(cx, fence, spec, known, PassKind::Sweep).await,
+            None => Ok(Rest::For(soonest.max(Duration::from_millis(10)))),
+        }
+    }
+
+    async fn known(&mut self, resource: &ResourceName) -> Result<Known, Error> {
+        if let Some(known) = self.known.get(resource) {
+            return Ok(known.clone());
+        }
+        let store = &self.source.store;
+        let progress = store.progress(&self.source.name, resource).await?;
+        let running = store.running_pass(&self.source.name, resource).await?;
+        let known = Known { progress, running };
+        self.known.insert(resource.clone(), known.clone());
+        Ok(known)
+    }
+
+    /// What a resource wants now: its running pass first, else what its schedule says. The first sweep, the backfill, always runs.
+    fn wants(&self, spec: &ResourceSpec, known: &Known, gaps: &[reconcile::Gap]) -> Wanted {
+        if let Some(running) = &known.running {
+            return Wanted::Pass(running.kind);
+        }
+        if known.progress.sweep_at.is_some() && !self.source.settings.passes {
+            return Wanted::Later(LOOK_EVERY);
+        }
+        let schedule = Schedule {
+            mode: if self.unfiltered.contains(&spec.name) { Mode::Sweep } else { spec.mode },
+            poll: spec.poll,
+            sweep: spec.sweep,
+            deletes_by_feed: self.source.settings.feeds,
+        };
+        let history = History {
+            incremental_started_at: known.progress.incremental_at,
+            sweep_started_at: known.progress.sweep_at,
+            incremental_open: false,
+            sweep_open: false,
+            gaps: gaps.to_vec(),
+        };
+        match reconcile::next(&history, &schedule, self.source.clock.now()) {
+            Next::Begin(reconcile::PassKind::Incremental) => Wanted::Pass(PassKind::Incremental),
+            Next::Begin(reconcile::PassKind::Sweep) => Wanted::Pass(PassKind::Sweep),
+            Next::Wait(span) => Wanted::Later(span),
+            // Only an open pass is resumed, and that was looked for above.
+            Next::Resume(_) => Wanted::Later(Duration::ZERO),
+        }
+    }
+
+    /// The next page of the resource's pass, which is begun if there is none.
+    async fn advance(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, known: Known, kind: PassKind) -> Result<Rest, Error> {
+        let source = Arc::clone(&self.source);
+        // Whatever happens to the pass now, its row is read again for the next page.
+        self.known.remove(&spec.name);
+        let pass = match known.running {
+            Some(pass) => pass,
+            None => {
+                let overlap = spec.spans.list_lag;
+                let watermark = known.progress.watermark.filter(|_| kind == PassKind::Incremental);
+                let lower_bound = watermark.map(|at| reconcile::lower_bound(at, overlap, spec.spans.read_lag));
+                source.reporter.emit(PassStarted {
+                    source: source.name.to_string(),
+                    resource: spec.name.to_string(),
+                    mode: kind.as_str().to_owned(),
+                });
+                source.store.start_pass(fence, &NewPass { resource: spec.name.clone(), kind, lower_bound }).await?
+            }
+        };
+        if pass.position.variant >= spec.variants {
+            return self.complete(cx, fence, spec, &pass).await;
+        }
+        let query = ListQuery { variant: pass.position.variant, since: pass.lower_bound, cursor: pass.position.cursor.as_deref() };
+        let request = source.connector.list(spec, query);
+        let class = if pass.kind == PassKind::Sweep { Class::Sweep } else { Class::Incremental };
+        let _reading = source.reading(&spec.name);
+        let (response, started) = match source.ask(cx, fence, class, &request).await {
+            Ok(answer) => answer,
+            Err(error) => return self.page_failed(fence, spec, &pass, &error).await,
+        };
+        match source.read_page(spec, By::List, &response) {
+            Ok(page) => self.page(fence, spec, &pass, page, response.date, started).await,
+            Err(error) => self.page_failed(fence, spec, &pass, &error.into()).await,
+        }
+    }
+
+    async fn page(
+        &mut self,
+        fence: &Fence,
+        spec: &ResourceSpec,
+        pass: &Pass,
+        page: Page,
+        date: Option<Timestamp>,
+        started: Started,
+    ) -> Result<Rest, Error> {
+        self.trouble.over(spec.name.as_str());
+        let stamps: Vec<Option<Timestamp>> =
+            page.records.iter().map(|record| record.as_ref().ok().and_then(|record| record.changed_at)).collect();
+        let is_old = spec.mode == Mode::SortAndStop && pass.lower_bound.is_some_and(|bound| reconcile::page_is_older(&stamps, bound));
+        // A cursor that leads back to itself would be followed for ever.
+        let next = page.next.clone().filter(|next| !is_old && pass.position.cursor.as_ref() != Some(next));
+        let to = match next {
+            Some(cursor) => PassPosition { variant: pass.position.variant, cursor: Some(cursor) },
+            None => PassPosition { variant: pass.position.variant + 1, cursor: None },
+        };
+        let records = page.records.len() as u64;
+        let keyless = page.records.iter().filter_map(|record| record.as_ref().err().filter(|error| error.key.is_none()).cloned());
+        let keyless: Vec<_> = keyless.map(|unreadable| (spec.name.clone(), unreadable)).collect();
+        let mut parts = observed(&spec.name, By::List, page, started).into_iter().peekable();
+        loop {
+            let mut batch = self.source.batch(LearnedBy::Pass);
+            batch.observations = super::ask::take_bounded(&mut parts);
+            if parts.peek().is_some() {
+                self.source.apply_batch(fence, batch).await?;
+                continue;
+            }
+            let high_stamp = stamps.iter().flatten().max().copied();
+            batch.keyless = keyless;
+            batch.pass = Some(PassStep { id: pass.id, from: pass.position.clone(), to, date, high_stamp, records });
+            self.source.apply_batch(fence, batch).await?;
+            return Ok(Rest::Again);
+        }
+    }
+
+    /// Every page was met: what a sweep did not meet is suspect, and the watermark moves.
+    async fn complete(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, pass: &Pass) -> Result<Rest, Error> {
+        let source = Arc::clone(&self.source);
+        let (name, resource, mode) = (source.name.to_string(), spec.name.to_string(), pass.kind.as_str().to_owned());
+        if pass.kind == PassKind::Sweep
+            && let Some(trouble) = self.suspect(cx, fence, spec, pass).await?
+        {
+            source.reporter.emit(PassFailed { source: name, resource: resource.clone(), mode, error: trouble.clone() });
+            source.store.finish_pass(fence, pass, &PassEnd::Stopped(trouble)).await?;
+            self.trouble.met(&resource);
+            return Ok(Rest::Again);
+        }
+        let watermark = reconcile::watermark(pass.high_stamp, pass.first_date);
+        source.store.finish_pass(fence, pass, &PassEnd::Completed { watermark }).await?;
+        source.reporter.emit(PassCompleted { source: name.clone(), resource, mode, records: pass.records });
+        let resources: Vec<ResourceName> = source.connector.resources().iter().map(|spec| spec.name.clone()).collect();
+        for _ in 0..source.store.close_gaps(fence, &resources).await? {
+            source.reporter.emit(GapClosed { source: name.clone(), cause: "repaired".into() });
+        }
+        Ok(Rest::Again)
+    }
+
+    async fn page_failed(&mut self, fence: &Fence, spec: &ResourceSpec, pass: &Pass, error: &AskError) -> Result<Rest, Error> {
+        let source = Arc::clone(&self.source);
+        let stop = match error {
+            AskError::Stopping | AskError::NoPermit(_) | AskError::Read(ReadError::RateLimited) => return Ok(Rest::Again),
+            AskError::Read(ReadError::Unsupported) if pass.kind == PassKind::Incremental => {
+                self.unfiltered.insert(spec.name.clone());
+                true
+            }
+            AskError::Read(ReadError::CursorRefused | ReadError::Unsupported) => !source.store.restart_pass(fence, pass.id).await?,
+            _ => false,
+        };
+        if stop {
+            source.reporter.emit(PassFailed {
+                source: source.name.to_string(),
+                resource: spec.name.to_string(),
+                mode: pass.kind.as_str().to_owned(),
+                error: error.to_string(),
+            });
+            source.store.finish_pass(fence, pass, &PassEnd::Stopped(error.to_string())).await?;
+        }
+        // The pass stays where it is; its resource rests, the others go on.
+        self.trouble.met(spec.name.as_str());
+        Ok(Rest::Again)
+    }
+}
+
+enum Wanted {
+    Pass(PassKind),
+    Later(Duration),
+}

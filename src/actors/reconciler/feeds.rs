@@ -1,0 +1,112 @@
+//! Event feeds: polled with a durable cursor, every row a mark, never a state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Reconciler;
+use crate::actors::ask::{AskError, guarded};
+use crate::connectors::{FeedPage, FeedRow, FeedSpec, ReadError};
+use crate::model::ResourceName;
+use crate::quota::Class;
+use crate::report::FetchFailed;
+use crate::store::{Error, FeedCursor, FeedStep, Fence, LearnedBy, Observed, What};
+use crate::supervision::{Context, Rest};
+
+impl Reconciler {
+    /// One page of the first feed that is due; how long the others wait.
+    pub(super) async fn poll_feeds(&mut self, cx: &Context, fence: &Fence) -> Result<Rest, Error> {
+        let source = Arc::clone(&self.source);
+        let mut soonest = source.settings.feed_poll;
+        if !source.settings.feeds {
+            return Ok(Rest::For(soonest));
+        }
+        for feed in source.connector.feeds() {
+            if let Some(rest) = self.trouble.rests(feed.name) {
+                soonest = soonest.min(rest);
+                continue;
+            }
+            let now = source.clock.monotonic();
+            let polled_at = self.polled.get(feed.name).copied();
+            let left = polled_at.map_or(Duration::ZERO, |at| (at + source.settings.feed_poll).saturating_sub(now));
+            if left.is_zero() {
+                self.poll(cx, fence, feed).await?;
+                return Ok(Rest::Again);
+            }
+            soonest = soonest.min(left);
+        }
+        Ok(Rest::For(soonest))
+    }
+
+    async fn poll(&mut self, cx: &Context, fence: &Fence, feed: &FeedSpec) -> Result<(), Error> {
+        let source = Arc::clone(&self.source);
+        let at = source.store.feed_cursor(&source.name, feed.name).await?;
+        let began = source.clock.now();
+        let Some(from) = at else {
+            // The backfill reads every record anyway, so the feed begins now.
+            let to = FeedCursor { since: Some(began.minus(feed.overlap)), cursor: None };
+            return self.step(fence, feed, None, to, FeedPage::default()).await;
+        };
+        let since = from.since.unwrap_or(began).minus(feed.overlap);
+        let request = source.connector.feed(feed, since, from.cursor.as_deref());
+        let answer = source.ask(cx, fence, Class::Incremental, &request).await;
+        let read = answer.and_then(|(response, _)| {
+            let page = guarded(|| source.connector.read_feed(feed, &response));
+            Ok(page.unwrap_or(Err(ReadError::Malformed("the connector panicked on it")))?)
+        });
+        match read {
+            Ok(page) => {
+                self.trouble.over(feed.name);
+                // The cursor's `since` moves only when a poll has met its last page: pages are asked for from one fixed bound.
+                let highest = page.rows.iter().flatten().filter_map(|row| row.at).max();
+                let to = match &page.next {
+                    Some(next) if from.cursor.as_ref() != Some(next) => FeedCursor { since: from.since, cursor: Some(next.clone()) },
+                    _ => FeedCursor { since: highest.max(from.since), cursor: None },
+                };
+                self.step(fence, feed, Some(from), to, page).await
+            }
+            Err(AskError::Stopping | AskError::NoPermit(_) | AskError::Read(ReadError::RateLimited)) => Ok(()),
+            Err(AskError::Read(ReadError::CursorRefused)) if from.cursor.is_some() => {
+                let to = FeedCursor { since: from.since, cursor: None };
+                self.step(fence, feed, Some(from), to, FeedPage::default()).await
+            }
+            Err(error) => {
+                self.trouble.met(feed.name);
+                let (source, resource) = (source.name.to_string(), feed.name.to_owned());
+                self.source.reporter.emit(FetchFailed { source, resource, reason: "feed".into(), error: error.to_string() });
+                Ok(())
+            }
+        }
+    }
+
+    /// Marks what the page's new rows speak of and moves the cursor, in one transaction.
+    async fn step(
+        &mut self,
+        fence: &Fence,
+        feed: &FeedSpec,
+        from: Option<FeedCursor>,
+        to: FeedCursor,
+        page: FeedPage,
+    ) -> Result<(), Error> {
+        let source = &self.source;
+        let (rows, unreadable): (Vec<_>, Vec<_>) = page.rows.into_iter().partition(Result::is_ok);
+        let rows: Vec<FeedRow> = rows.into_iter().flatten().collect();
+        let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+        let seen = source.store.feed_seen(&source.name, feed.name, &ids).await?;
+        let fresh: Vec<FeedRow> = rows.into_iter().filter(|row| !seen.contains(&row.id)).collect();
+        let mut batch = source.batch(LearnedBy::Feed);
+        batch.feed =
+            Some(FeedStep { feed: feed.name.to_owned(), from, to: to.clone(), seen: fresh.iter().map(|row| row.id.clone()).collect() });
+        let name = ResourceName::new(feed.name).expect("invariant: feeds are named like resources");
+        batch.keyless = unreadable.into_iter().filter_map(Result::err).map(|row| (name.clone(), row)).collect();
+        let observe = |row: FeedRow| {
+            let event = row.event?;
+            Some(Observed { entity: event.entity.clone(), what: What::Event(event), delivery: None })
+        };
+        batch.observations = fresh.into_iter().filter_map(observe).collect();
+        source.apply_batch(fence, batch).await?;
+        if to.cursor.is_none() {
+            self.polled.insert(feed.name, source.clock.monotonic());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+//! `source:<name>`: the subtree of one upstream account, and what its actors share.
+//!
+//! One-for-one: a failing resource is parked alone, and so is a failing source. What is shared here is made of handles and
+//! atomics that survive any actor; what counts is in rows.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::limiter;
+use crate::clock::Clock;
+use crate::connectors::{Connector, HookPolicy, ResourceSpec};
+use crate::model::ordering::Started;
+use crate::model::{ResourceName, SourceName};
+use crate::quota::Limits;
+use crate::report::Reporter;
+use crate::store::{Fence, Kind, Store};
+use crate::supervision::Waker;
+use crate::upstream::Upstream;
+
+/// How a source behaves, as configured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a new mark waits for company before it is fetched.
+    pub linger: Duration,
+    /// Whether passes run (incremental and sweep; the first sweep, the backfill, always does).
+    pub passes: bool,
+    /// Whether event feeds are polled.
+    pub feeds: bool,
+    /// Time between polls of a feed.
+    pub feed_poll: Duration,
+    /// Deliveries not yet processed above which hooks are refused.
+    pub backlog_max: u64,
+    /// Largest body of a delivery, where the configuration overrides the connector's.
+    pub body_max: Option<u64>,
+    /// Base of the public address of the hooks; `None`: poll-only.
+    pub public_url: Option<String>,
+    /// A credential for managing registrations is configured.
+    pub manages_hooks: bool,
+    /// Removal budget of rule 11.
+    pub brake: Brake,
+    /// How long an actor waits for a permit before it looks at its rows again.
+    pub patience: Duration,
+}
+
+/// How many rows may vanish unannounced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Brake {
+    /// Share of a resource's live rows in 24 hours.
+    pub share: f64,
+    /// So many may always go.
+    pub rows: u64,
+    /// Never more than this in 24 hours.
+    pub cap: u64,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        Self { share: 0.2, rows: 10, cap: 1_000 }
+    }
+}
+
+/// What every actor of a source shares.
+#[derive(Debug)]
+pub struct Source {
+    /// Its name.
+    pub name: SourceName,
+    /// The code that knows its upstream.
+    pub connector: Arc<dyn ConnectorDebug>,
+    /// Its HTTP client.
+    pub upstream: Upstream,
+    /// Whose quota it draws on, e.g. `productive:org:435`.
+    pub scope: String,
+    /// The limits of that scope.
+    pub limits: Limits,
+    /// Its limiter.
+    pub limiter: limiter::Handle,
+    /// The store.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// Where things are reported.
+    pub reporter: Reporter,
+    /// How it behaves.
+    pub settings: Settings,
+    /// Wakes the intake.
+    pub intake: Waker,
+    /// Wakes the reconciler.
+    pub reconciler: Waker,
+    /// Wakes the keeper.
+    pub keeper: Waker,
+    /// Wakes a resource's sync actor.
+    pub syncs: BTreeMap<ResourceName, Waker>,
+    /// Deliveries not yet processed, as last counted.
+    pub backlog: AtomicU64,
+    /// The upstream stopped showing what must be there: nothing is removed meanwhile.
+    pub view_lost: AtomicBool,
+    /// The upstream's webhooks, as last seen.
+    pub live: Mutex<LiveMode>,
+    /// Requests for states under way, per resource.
+    pub in_flight: BTreeMap<ResourceName, AtomicUsize>,
+    fence: watch::Sender<Option<Fence>>,
+}
+
+/// A connector that can be shown in `Debug` output of what holds it.
+pub trait ConnectorDebug: Connector + std::fmt::Debug {}
+impl<T: Connector + std::fmt::Debug> ConnectorDebug for T {}
+
+/// How changes reach us.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "mode")]
+pub enum LiveMode {
+    /// By event feeds and passes only.
+    #[default]
+    PollOnly,
+    /// By webhooks; passes repair.
+    Webhooks {
+        /// Registrations that work.
+        healthy: usize,
+        /// What is wrong with the others.
+        unhealthy: Vec<String>,
+    },
+}
+
+impl Source {
+    /// A source without an owner yet.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "called once; a builder would only repeat the fields")]
+    pub fn new(
+        name: SourceName,
+        connector: Arc<dyn ConnectorDebug>,
+        upstream: Upstream,
+        scope: String,
+        limits: Limits,
+        store: Store,
+        clock: Clock,
+        reporter: Reporter,
+        settings: Settings,
+    ) -> Self {
+        let names: Vec<ResourceName> = connector.resources().iter().map(|spec| spec.name.clone()).collect();
+        Self {
+            name,
+            upstream,
+            scope,
+            limits,
+            limiter: limiter::Handle::default(),
+            store,
+            clock,
+            reporter,
+            settings,
+            intake: Waker::default(),
+            reconciler: Waker::default(),
+            keeper: Waker::default(),
+            syncs: names.iter().map(|name| (name.clone(), Waker::default())).collect(),
+            backlog: AtomicU64::new(0),
+            view_lost: AtomicBool::new(false),
+            live: Mutex::default(),
+            in_flight: names.into_iter().map(|name| (name, AtomicUsize::new(0))).collect(),
+            fence: watch::Sender::new(None),
+            connector,
+        }
+    }
+
+    /// The right to write this source's rows; waits for it, until `stopping`.
+    pub async fn fence(&self, stopping: &CancellationToken) -> Option<Fence> {
+        let mut owned = self.fence.subscribe();
+        tokio::select! {
+            () = stopping.cancelled() => None,
+            owned = owned.wait_for(Option::is_some) => owned.ok()?.clone(),
+        }
+    }
+
+    /// The right to write, if it is held now.
+    #[must_use]
+    pub fn fence_now(&self) -> Option<Fence> {
+        self.fence.borrow().clone()
+    }
+
+    pub(super) fn own(&self, fence: Option<Fence>) {
+        self.fence.send_replace(fence);
+    }
+
+    /// Looks at a store error: who is fenced gives the source up, and its actors wait for a new claim.
+    pub fn saw(&self, fence: &Fence, error: &crate::store::Error) {
+        if error.kind() != Kind::Fenced {
+            return;
+        }
+        self.fence.send_if_modified(|held| {
+            let is_current = held.as_ref().is_some_and(|held| held.epoch() == fence.epoch());
+            if is_current {
+                *held = None;
+            }
+            is_current
+        });
+    }
+
+    /// The spec of a resource.
+    #[must_use]
+    pub fn spec(&self, resource: &ResourceName) -> Option<&ResourceSpec> {
+        self.connector.resources().iter().find(|spec| spec.name == *resource)
+    }
+
+    /// How the edge treats this source's deliveries.
+    #[must_use]
+    pub fn policy(&self) -> HookPolicy {
+        let policy = self.connector.hook_policy();
+        HookPolicy { body_max: self.settings.body_max.unwrap_or(policy.body_max), ..policy }
+    }
+
+    /// The address that is registered upstream for a route.
+    #[must_use]
+    pub(super) fn target(&self, route: &str) -> Option<String> {
+        let base = self.settings.public_url.as_ref()?;
+        Some(format!("{}/hooks/{}/{route}", base.trim_end_matches('/'), self.name))
+    }
+
+    /// When a read begins: taken as its request is issued.
+    #[must_use]
+    pub fn started(&self, fence: &Fence) -> Started {
+        Started { tick: fence.tick(), at: self.clock.now() }
+    }
+
+    /// Whether a read of this resource is under way.
+    #[must_use]
+    pub fn reads(&self, resource: &ResourceName) -> bool {
+        self.in_flight.get(resource).is_some_and(|n| n.load(Ordering::Acquire) > 0)
+    }
+
+    /// Marks a read of this resource as under way until the guard is dropped.
+    pub fn reading(&self, resource: &ResourceName) -> Option<Reading<'_>> {
+        let n = self.in_flight.get(resource)?;
+        n.fetch_add(1, Ordering::AcqRel);
+        Some(Reading(n))
+    }
+
+    /// How changes reach us.
+    #[must_use]
+    pub fn live_mode(&self) -> LiveMode {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells the sync actors of these resources that marks exist.
+    pub fn wake<'a>(&self, resources: impl IntoIterator<Item = &'a ResourceName>) {
+        for resource in resources {
+            if let Some(waker) = self.syncs.get(resource) {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// A read under way.
+#[derive(Debug)]
+pub struct Reading<'a>(&'a AtomicUsize);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,237 @@
+//! `sync:<resource>`: drains marks, fetches, applies reads.
+//!
+//! Bulk before single: the due marks of the resource go into one read of up to `bulk` keys. The permit comes first and the keys
+//! are chosen after it, so that whatever gathers while the limiter holds us back goes into the same request. Keys that a bulk
+//! read did not hold are read alone, and what is then not found goes through the removal budget ([`removal`]).
+//!
+//! Everything it knows is in the marks: a new incarnation continues with them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use super::ask::AskError;
+use super::source::Source;
+use crate::connectors::{Page, ReadError, ResourceSpec};
+use crate::model::ordering::{By, Started};
+use crate::model::{Entity, Key, ResourceName};
+use crate::quota::Class;
+use crate::retry::RetryPolicy;
+use crate::store::{DueMark, Fence, LearnedBy, Observed, What};
+use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
+
+mod removal;
+
+/// Without marks the actor looks this often; a wake-up that was lost costs no more.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// After the store failed.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Keys read alone at once.
+const SINGLES_AT_ONCE: usize = 4;
+/// Keys read alone in one step.
+const SINGLES_A_STEP: usize = 16;
+/// A batch in which a key failed this often is taken apart, to find the guilty key.
+const SPLIT_AFTER: u32 = 3;
+
+/// The child spec.
+pub fn spec(source: Arc<Source>, resource: ResourceName) -> ChildSpec {
+    let waker = source.syncs.get(&resource).cloned().unwrap_or_default();
+    let id = format!("sync:{resource}");
+    worker(id, Meltdown::Park, Duration::from_secs(5), waker, move || Sync {
+        source: Arc::clone(&source),
+        resource: resource.clone(),
+        looked_at: None,
+        alive_at: None,
+        backoff: RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(300), 2.0, 0.5)
+            .expect("invariant: the constants are a valid policy"),
+    })
+}
+
+struct Sync {
+    source: Arc<Source>,
+    resource: ResourceName,
+    /// When the last bulk read was, in monotonic time.
+    looked_at: Option<Duration>,
+    /// When the upstream last showed a record of this resource, in monotonic time: a not-found counts only beside that.
+    alive_at: Option<Duration>,
+    backoff: RetryPolicy,
+}
+
+impl Work for Sync {
+    async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
+        cx.life.allow(LOOK_EVERY * 10);
+        let Some(fence) = self.source.fence(&cx.stopping).await else { return Ok(Rest::For(LOOK_EVERY)) };
+        let source = Arc::clone(&self.source);
+        let Some(spec) = source.spec(&self.resource) else { return Ok(Rest::For(LOOK_EVERY)) };
+        match self.look(cx, &fence, spec).await {
+            Ok(rest) => Ok(rest),
+            Err(error) => {
+                // Whatever the outcome was, the next step begins with the rows.
+                self.source.saw(&fence, &error);
+                Ok(Rest::For(STORE_RETRY))
+            }
+        }
+    }
+}
+
+impl Sync {
+    async fn look(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Result<Rest, crate::store::Error> {
+        let store = &self.source.store;
+        let now = self.source.clock.now();
+        let Some(due_at) = store.next_due(&self.source.name, &self.resource).await? else { return Ok(Rest::For(LOOK_EVERY)) };
+        if due_at > now {
+            return Ok(Rest::For(due_at.since(now).min(LOOK_EVERY)));
+        }
+        let is_bulk = spec.bulk > 1 && !store.progress(&self.source.name, &self.resource).await?.bulk_unsupported;
+        let due = store.due_marks(&self.source.name, &self.resource, now, spec.bulk as u64).await?;
+        let (alone, together): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| !is_bulk || due.by_key);
+        let n_alone = alone.len();
+        if n_alone > 0 {
+            self.read_alone(cx, fence, spec, alone.into_iter().take(SINGLES_A_STEP).collect()).await?;
+        }
+        if together.is_empty() {
+            return Ok(Rest::Again);
+        }
+        // Hints gather for a moment, so that a burst becomes one read.
+        let passed = self.looked_at.map(|at| self.source.clock.monotonic().saturating_sub(at));
+        let left = passed.map_or(Duration::ZERO, |passed| self.source.settings.linger.saturating_sub(passed));
+        if !left.is_zero() && n_alone <= SINGLES_A_STEP {
+            return Ok(Rest::For(left));
+        }
+        self.read_together(cx, fence, spec).await
+    }
+
+    /// One bulk read of whatever is due when the permit is there.
+    async fn read_together(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Result<Rest, crate::store::Error> {
+        let endpoint = self.source.connector.fetch(spec, &[], By::Bulk).endpoint;
+        let permit = match self.source.permit(cx, Class::Live, &endpoint).await {
+            Ok(permit) => permit,
+            Err(_) => return Ok(Rest::Again),
+        };
+        let now = self.source.clock.now();
+        let due = self.source.store.due_marks(&self.source.name, &self.resource, now, spec.bulk as u64).await?;
+        let due: Vec<DueMark> = due.into_iter().filter(|due| !due.by_key).collect();
+        let keys: Vec<Key> = due.iter().map(|due| due.key.clone()).collect();
+        if keys.is_empty() {
+            permit.not_sent();
+            return Ok(Rest::Again);
+        }
+        self.looked_at = Some(self.source.clock.monotonic());
+        let source = Arc::clone(&self.source);
+        let _reading = source.reading(&self.resource);
+        let request = self.source.connector.fetch(spec, &keys, By::Bulk);
+        let read = match self.source.send(cx, fence, permit, &request).await {
+            Ok((response, started)) => self.source.read_page(spec, By::Bulk, &response).map(|page| (page, started)).map_err(AskError::Read),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok((page, started)) => self.apply_bulk(fence, &keys, page, started).await?,
+            Err(error) => self.bulk_failed(cx, fence, spec, due, &error).await?,
+        }
+        Ok(Rest::Again)
+    }
+
+    async fn apply_bulk(&mut self, fence: &Fence, keys: &[Key], page: Page, started: Started) -> Result<(), crate::store::Error> {
+        let mut observations = observed(&self.resource, By::Bulk, page, started);
+        let found: std::collections::HashSet<Key> = observations.iter().map(|seen| seen.entity.key.clone()).collect();
+        if observations.iter().any(|seen| matches!(seen.what, What::Record { .. })) {
+            self.alive_at = Some(self.source.clock.monotonic());
+        }
+        let missing = keys.iter().filter(|key| !found.contains(*key));
+        observations.extend(missing.map(|key| Observed {
+            entity: Entity { resource: self.resource.clone(), key: key.clone() },
+            what: What::Missing { started },
+            delivery: None,
+        }));
+        self.source.apply(fence, LearnedBy::Mark, observations).await?;
+        Ok(())
+    }
+
+    /// Nothing was learned. The marks stay, later each time; a batch that fails again and again is taken apart.
+    async fn bulk_failed(
+        &mut self,
+        cx: &Context,
+        fence: &Fence,
+        spec: &ResourceSpec,
+        due: Vec<DueMark>,
+        error: &AskError,
+    ) -> Result<(), crate::store::Error> {
+        match error {
+            AskError::Stopping | AskError::NoPermit(_) | AskError::Read(ReadError::RateLimited) => return Ok(()),
+            AskError::Read(ReadError::Unsupported) => return self.source.store.set_bulk_unsupported(fence, &self.resource).await,
+            _ => {}
+        }
+        let is_refused = matches!(error, AskError::Read(ReadError::Refused(_)));
+        let is_guilty = is_refused || due.iter().any(|due| due.attempts >= SPLIT_AFTER) && is_about_keys(error);
+        if !is_guilty || due.len() < 2 {
+            return self.defer(fence, &due, error).await;
+        }
+        // Halved until the guilty key stands alone with its own backoff. When both halves fail nobody is guilty.
+        let half = due.len() / 2;
+        let mut halves = vec![due[..half].to_vec(), due[half..].to_vec()];
+        while let Some(part) = halves.pop() {
+            let keys: Vec<Key> = part.iter().map(|due| due.key.clone()).collect();
+            let request = self.source.connector.fetch(spec, &keys, By::Bulk);
+            match self.source.ask_page(cx, fence, Class::Live, spec, By::Bulk, &request).await {
+                Ok((page, started)) => self.apply_bulk(fence, &keys, page, started).await?,
+                Err((error, _)) if part.len() < 2 || !is_about_keys(&error) => self.defer(fence, &part, &error).await?,
+                Err(_) => halves.extend([part[..part.len() / 2].to_vec(), part[part.len() / 2..].to_vec()]),
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_alone(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, due: Vec<DueMark>) -> Result<(), crate::store::Error> {
+        let source = Arc::clone(&self.source);
+        let _reading = source.reading(&self.resource);
+        let reads = due.into_iter().map(|due| {
+            let source = &source;
+            async move {
+                let request = source.connector.fetch(spec, std::slice::from_ref(&due.key), By::Key);
+                let read = source.ask_page(cx, fence, Class::Live, spec, By::Key, &request).await;
+                (due, read)
+            }
+        });
+        let reads: Vec<_> = futures_util::stream::iter(reads).buffer_unordered(SINGLES_AT_ONCE).collect().await;
+        let (mut observations, mut absent) = (Vec::new(), Vec::new());
+        for (due, read) in reads {
+            match read {
+                Ok((page, started)) => {
+                    self.alive_at = Some(self.source.clock.monotonic());
+                    observations.extend(observed(&self.resource, By::Key, page, started));
+                }
+                Err((AskError::Read(ReadError::NotFound), Some(started))) => absent.push((due, started)),
+                Err((AskError::Stopping | AskError::NoPermit(_) | AskError::Read(ReadError::RateLimited), _)) => {}
+                Err((error, _)) => self.defer(fence, &[due], &error).await?,
+            }
+        }
+        if !observations.is_empty() {
+            self.source.apply(fence, LearnedBy::Mark, observations).await?;
+        }
+        if absent.is_empty() { Ok(()) } else { self.remove(cx, fence, spec, absent).await }
+    }
+
+    async fn defer(&self, fence: &Fence, due: &[DueMark], error: &AskError) -> Result<(), crate::store::Error> {
+        let attempts = due.iter().map(|due| due.attempts).max().unwrap_or(0);
+        let delay = self.backoff.delay(attempts, rand::random());
+        let keys: Vec<Key> = due.iter().map(|due| due.key.clone()).collect();
+        let not_before = self.source.clock.now().plus(delay);
+        self.source.store.defer_marks(fence, &self.resource, &keys, not_before, &error.to_string()).await
+    }
+}
+
+/// Whether an error can be the fault of one key rather than of the upstream, the credential or the line.
+fn is_about_keys(error: &AskError) -> bool {
+    matches!(error, AskError::Read(ReadError::Refused(_) | ReadError::Server(_) | ReadError::NotFound | ReadError::Malformed(_)))
+}
+
+/// The observations of a page; what cannot be read and has no key says nothing about any entity.
+pub(super) fn observed(resource: &ResourceName, by: By, page: Page, started: Started) -> Vec<Observed> {
+    let observe = |key: Key, what| Observed { entity: Entity { resource: resource.clone(), key }, what, delivery: None };
+    let seen = page.records.into_iter().filter_map(|record| match record {
+        Ok(record) => Some(observe(record.key.clone(), What::Record { by, started, record })),
+        Err(unreadable) => unreadable.key.clone().map(|key| observe(key, What::Unreadable { started, unreadable })),
+    });
+    seen.collect()
+}

@@ -1,0 +1,38 @@
+//! One statement inside a delivery or an event feed.
+
+use crate::model::document::Document;
+use crate::model::ids::Entity;
+use crate::model::version::Version;
+
+/// What an event says happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// The record was made.
+    Create,
+    /// The record changed (archived and restored are changes too).
+    Update,
+    /// The record is said to be gone.
+    Delete,
+}
+
+/// What came along with an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// Nothing, or a part: look at the entity again.
+    Hint,
+    /// A document that has exactly the shape and the version field of a read.
+    Whole(Document),
+}
+
+/// This entity was created, updated or deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Which record.
+    pub entity: Entity,
+    /// What happened.
+    pub operation: Operation,
+    /// The version that the event states for the record, if it states one of the reads' version field.
+    pub version: Option<Version>,
+    /// The state that came along.
+    pub push: Push,
+}

@@ -1,0 +1,100 @@
+//! Draws injected faults and counts what really happened.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::dice::{happens, mix};
+use super::options::Faults;
+
+/// The faults in force, and their record. The n-th draw of a kind depends on the seed, the kind and n alone.
+#[derive(Debug)]
+pub(super) struct Injector {
+    seed: u64,
+    pub(super) faults: Faults,
+    drawn: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<&'static str, u64>,
+    /// The highest share each kind ever had.
+    configured: BTreeMap<&'static str, f64>,
+}
+
+impl Injector {
+    pub(super) fn new(seed: u64, faults: Faults) -> Self {
+        let configured = faults.shares();
+        Self { seed, faults, drawn: BTreeMap::new(), counts: BTreeMap::new(), configured }
+    }
+
+    /// Changes the faults named in `patch` and leaves the others as they are.
+    pub(super) fn patch(&mut self, patch: &Map<String, Value>) -> Result<(), serde_json::Error> {
+        let mut now = serde_json::to_value(&self.faults)?;
+        for (name, value) in patch {
+            now[name] = value.clone();
+        }
+        self.faults = serde_json::from_value(now)?;
+        for (kind, share) in self.faults.shares() {
+            let highest = self.configured.entry(kind).or_default();
+            *highest = highest.max(share);
+        }
+        Ok(())
+    }
+
+    /// Whether a fault of the kind happens now; a random number for its details when it does.
+    pub(super) fn draw(&mut self, kind: &'static str, share: f64) -> Option<u64> {
+        if share <= 0.0 {
+            return None;
+        }
+        let number = self.drawn.entry(kind).or_default();
+        *number += 1;
+        let mixed = mix(&[self.seed, kind.bytes().fold(0, |hash, byte| mix(&[hash, u64::from(byte)])), *number]);
+        happens(mixed, share).then(|| {
+            self.count(kind);
+            mix(&[mixed])
+        })
+    }
+
+    pub(super) fn count(&mut self, kind: &'static str) {
+        *self.counts.entry(kind).or_default() += 1;
+    }
+
+    /// `{kind: {configured, count}}`.
+    pub(super) fn report(&self) -> Value {
+        let row = |(kind, share): (&&'static str, &f64)| {
+            ((*kind).to_owned(), json!({ "configured": share, "count": self.counts.get(kind).copied().unwrap_or(0) }))
+        };
+        Value::Object(self.configured.iter().map(row).collect())
+    }
+
+    /// Kinds that were configured and never happened: a run that claims to have withstood them would be a lie.
+    pub(super) fn never_happened(&self) -> Vec<&'static str> {
+        self.configured.iter().filter(|(kind, share)| **share > 0.0 && !self.counts.contains_key(*kind)).map(|(kind, _)| *kind).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_repeat_and_keep_their_share() {
+        let run = || {
+            let mut injector = Injector::new(5, Faults { hooks_lost: 0.1, truncated: 0.1, ..Faults::default() });
+            let drawn: Vec<bool> = (0..2_000).map(|_| injector.draw("hooks_lost", 0.1).is_some()).collect();
+            (drawn, injector)
+        };
+        let ((first, injector), (second, _)) = (run(), run());
+        assert_eq!(first, second);
+        let count = first.iter().filter(|lost| **lost).count();
+        assert!((140..260).contains(&count), "{count}");
+        assert_eq!(injector.report()["hooks_lost"]["count"], json!(count));
+        assert_eq!(injector.never_happened(), ["truncated"]);
+    }
+
+    #[test]
+    fn a_patch_changes_only_what_it_names() {
+        let mut injector = Injector::new(5, Faults { hooks_lost: 0.1, ..Faults::default() });
+        let patch = json!({ "read_lag_ms": 500 });
+        injector.patch(patch.as_object().expect("an object")).expect("a known fault");
+        assert_eq!(injector.faults, Faults { hooks_lost: 0.1, read_lag_ms: 500, ..Faults::default() });
+        assert!(injector.patch(json!({ "hooks_lots": 1 }).as_object().expect("an object")).is_err());
+    }
+}

@@ -1,0 +1,436 @@
+//! Weighing a batch in memory: every observation meets the row and mark that the ones before it left.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::connectors::Unreadable;
+use crate::model::ordering::{self, Mark, MarkAction, Observation, Reason, Row, RowAction, Started, Verdict};
+use crate::model::{DeliveryId, Document, Entity, Operation, Push, ResourceName, Tick, Version};
+use crate::store::apply::{Applied, Batch, LearnedBy, Observed, ResourceRules, What};
+use crate::store::error::{Error, Kind};
+use crate::store::fence::Fence;
+use crate::store::rows::{EntityRow, MarkRow};
+
+/// A hot entity is read at most so often …
+const HOT_MIN_MS: i64 = 1_000;
+/// … doubling up to this while hints keep coming.
+const HOT_MAX_MS: i64 = 30_000;
+
+/// One entity during a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    pub(crate) row: Option<Row>,
+    pub(crate) mark: Option<Mark>,
+    pub(crate) book: MarkBook,
+    /// The state to write; `None`: the stored payload stays.
+    pub(crate) content: Option<Content>,
+    pub(crate) deleted: Option<(i64, &'static str)>,
+    pub(crate) drop_payload: bool,
+    pub(crate) row_touched: bool,
+    pub(crate) mark_touched: bool,
+    pub(crate) first_change: i64,
+    pub(crate) last_change: i64,
+    pub(crate) looked_at: Option<i64>,
+    pub(crate) hot_ms: i64,
+}
+
+/// What a mark carries beside what the rule knows.
+#[derive(Debug, Default)]
+pub(crate) struct MarkBook {
+    pub(crate) reason: String,
+    pub(crate) attempts: i64,
+    pub(crate) not_before: i64,
+    pub(crate) missing_since: Option<i64>,
+    pub(crate) confirm: bool,
+    pub(crate) held: bool,
+    pub(crate) note: Option<String>,
+}
+
+/// A state on its way into the table.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) document: Document,
+    pub(crate) changed_at: Option<Timestamp>,
+}
+
+/// The state that a change replaces.
+#[derive(Debug)]
+pub(crate) enum Before {
+    /// None: an insert, a delete, a revival.
+    Nothing,
+    /// What the table holds.
+    Stored,
+    /// What an earlier observation of the same batch left.
+    Text(Box<str>),
+}
+
+/// A change row to be.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) entity: Entity,
+    pub(crate) number: i64,
+    pub(crate) operation: &'static str,
+    pub(crate) version: Option<Version>,
+    pub(crate) upstream_at: Option<Timestamp>,
+    pub(crate) delivery: Option<DeliveryId>,
+    pub(crate) before: Before,
+    pub(crate) after: Option<Box<str>>,
+    pub(crate) unannounced: bool,
+}
+
+/// A row of the log of events to be.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) entity: Entity,
+    pub(crate) operation: &'static str,
+    pub(crate) delivery: Option<DeliveryId>,
+    pub(crate) outcome: &'static str,
+}
+
+/// A record for the quarantine.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) entity: Entity,
+    pub(crate) delivery: Option<DeliveryId>,
+    pub(crate) unreadable: Unreadable,
+}
+
+/// What a resource's progress learns from a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Alive {
+    pub(crate) newest: Option<Timestamp>,
+    pub(crate) key: Option<String>,
+}
+
+/// The outcome of weighing, to be written.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) slots: BTreeMap<Entity, Slot>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) refused: Vec<Refused>,
+    pub(crate) alive: BTreeMap<ResourceName, Alive>,
+    pub(crate) applied: Applied,
+}
+
+/// A batch being weighed.
+pub(crate) struct Fold<'a> {
+    pub(crate) slots: BTreeMap<Entity, Slot>,
+    batch: &'a Batch,
+    fresh: Tick,
+    now: Timestamp,
+    next_number: i64,
+    done: Done,
+}
+
+impl Slot {
+    pub(crate) fn load_row(&mut self, stored: EntityRow) {
+        self.row = Some(stored.row());
+        self.deleted = stored.deleted_at.map(|at| (at, ""));
+        (self.first_change, self.last_change) = (stored.first_change, stored.last_change);
+        (self.looked_at, self.hot_ms) = (stored.looked_at, stored.hot_ms);
+    }
+
+    pub(crate) fn load_mark(&mut self, stored: MarkRow) {
+        self.mark = Some(stored.mark());
+        let MarkRow { reason, attempts, not_before, missing_since, confirm, held, note, .. } = stored;
+        self.book = MarkBook { reason, attempts, not_before, missing_since, confirm, held, note };
+    }
+
+    fn live(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| !row.deleted)
+    }
+
+    /// Notes that the entity was read because of a mark, and how long it rests after that.
+    fn looked(&mut self, now: Timestamp) {
+        let hot = self.hot_ms.max(HOT_MIN_MS);
+        let again = self.looked_at.is_some_and(|at| (0..2 * hot * 1_000).contains(&(now.0 - at)));
+        self.hot_ms = if again { (hot * 2).min(HOT_MAX_MS) } else { HOT_MIN_MS };
+        self.looked_at = Some(now.0);
+        // The rest is remembered beside a mark or in the row; without a row there is nothing to remember it for.
+        self.row_touched |= self.row.is_some();
+    }
+
+    /// `wanted`, or later while the entity rests. An instant too far ahead (the clock was set back) does not count.
+    fn rested(&self, wanted: Timestamp, now: Timestamp) -> i64 {
+        let rest = self.looked_at.map_or(0, |at| at + self.hot_ms.max(HOT_MIN_MS) * 1_000);
+        if rest > now.0 + HOT_MAX_MS * 1_000 { wanted.0 } else { wanted.0.max(rest) }
+    }
+}
+
+impl<'a> Fold<'a> {
+    pub(crate) fn new(fence: &Fence, batch: &'a Batch, next_number: i64, now: Timestamp) -> Self {
+        let slots: BTreeMap<_, _> = batch.observations.iter().map(|o| (o.entity.clone(), Slot::default())).collect();
+        let done = Done {
+            slots: BTreeMap::new(),
+            changes: Vec::new(),
+            outcomes: Vec::new(),
+            refused: Vec::new(),
+            alive: BTreeMap::new(),
+            applied: Applied::default(),
+        };
+        Self { slots, batch, fresh: fence.tick(), now, next_number, done }
+    }
+
+    pub(crate) fn finish(mut self) -> Done {
+        let applied = &mut self.done.applied;
+        applied.changes = u64::try_from(self.done.changes.len()).unwrap_or(u64::MAX);
+        applied.first_number = self.done.changes.first().map(|change| change.number);
+        applied.quarantined = u64::try_from(self.done.refused.len() + self.batch.keyless.len()).unwrap_or(u64::MAX);
+        Done { slots: self.slots, ..self.done }
+    }
+
+    /// Weighs one observation.
+    pub(crate) fn weigh(&mut self, observed: &Observed) -> Result<(), Error> {
+        let entity = &observed.entity;
+        let (Some(rules), Some(mut slot)) = (self.batch.rules.get(&entity.resource), self.slots.remove(entity)) else {
+            return Err(Error::new(Kind::Bug, "a batch holds an observation of a resource without rules"));
+        };
+        if let What::Unreadable { started, unreadable } = &observed.what {
+            self.refuse(observed, *started, unreadable.clone(), &mut slot);
+        } else if let Some(observation) = observation(&observed.what) {
+            let in_flight = self.batch.in_flight.contains(entity);
+            let verdict = ordering::decide(&observation, slot.row.as_ref(), slot.mark.as_ref(), in_flight, &rules.spans, self.now);
+            self.enact(observed, &observation, &verdict, rules, &mut slot);
+        }
+        self.slots.insert(entity.clone(), slot);
+        Ok(())
+    }
+
+    fn enact(&mut self, observed: &Observed, seen: &Observation, verdict: &Verdict, rules: &ResourceRules, slot: &mut Slot) {
+        let was_live = slot.live();
+        let existed = slot.row.is_some();
+        let unannounced = !slot.mark.as_ref().is_some_and(|mark| mark.announced_delete);
+        let had_mark = slot.mark.is_some();
+        let (row, mark) = verdict.applied_to(seen, slot.row.take(), slot.mark.take(), self.fresh, self.now);
+        (slot.row, slot.mark) = (row, mark);
+        match verdict.row {
+            RowAction::Keep => {}
+            RowAction::Apply => self.put(observed, slot, was_live, existed),
+            RowAction::Raise => self.raise(observed, slot),
+            RowAction::Tombstone => self.bury(observed, slot, rules, was_live, unannounced),
+        }
+        if self.batch.learned_by == LearnedBy::Mark && matches!(seen, Observation::Read { .. }) {
+            slot.looked(self.now);
+        }
+        self.note_mark(observed, seen, verdict, rules, slot, had_mark);
+        self.count(observed, verdict.reason, slot);
+    }
+
+    fn put(&mut self, observed: &Observed, slot: &mut Slot, was_live: bool, existed: bool) {
+        let Some(content) = content(&observed.what) else {
+            return;
+        };
+        let operation = match (existed, was_live) {
+            (_, true) => "update",
+            (true, false) => "revive",
+            (false, false) => "insert",
+        };
+        let before = match (was_live, slot.content.take()) {
+            (false, _) => Before::Nothing,
+            (true, Some(content)) => Before::Text(content.document.text),
+            (true, None) => Before::Stored,
+        };
+        let number = self.number(slot);
+        let version = slot.row.as_ref().and_then(|row| row.version.clone());
+        let upstream_at = content.changed_at.or_else(|| version.as_ref().and_then(Version::at));
+        let after = Some(content.document.text.clone());
+        let (entity, delivery) = (observed.entity.clone(), observed.delivery);
+        self.done.changes.push(Change { entity, number, operation, version, upstream_at, delivery, before, after, unannounced: false });
+        slot.content = Some(content);
+        slot.deleted = None;
+        slot.drop_payload = false;
+        slot.row_touched = true;
+    }
+
+    fn raise(&mut self, observed: &Observed, slot: &mut Slot) {
+        slot.row_touched = true;
+        if slot.live() {
+            slot.content = content(&observed.what).or_else(|| slot.content.take());
+        }
+    }
+
+    fn bury(&mut self, observed: &Observed, slot: &mut Slot, rules: &ResourceRules, was_live: bool, unannounced: bool) {
+        if was_live || slot.deleted.is_none() {
+            let reason = if let What::Gone { reason, .. } = observed.what { reason } else { "gone" };
+            slot.deleted = Some((self.now.0, reason));
+        }
+        slot.row_touched = true;
+        if rules.keep_deleted == Duration::ZERO {
+            slot.drop_payload = true;
+            slot.content = None;
+            if let Some(row) = &mut slot.row {
+                row.hash = None;
+            }
+        }
+        if was_live {
+            let number = self.number(slot);
+            let version = slot.row.as_ref().and_then(|row| row.version.clone());
+            let (entity, delivery) = (observed.entity.clone(), observed.delivery);
+            self.done.changes.push(Change {
+                entity,
+                number,
+                operation: "delete",
+                version,
+                upstream_at: None,
+                delivery,
+                before: Before::Nothing,
+                after: None,
+                unannounced,
+            });
+        }
+    }
+
+    fn number(&mut self, slot: &mut Slot) -> i64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        if slot.first_change == 0 {
+            slot.first_change = number;
+        }
+        slot.last_change = number;
+        number
+    }
+
+    fn note_mark(
+        &mut self,
+        observed: &Observed,
+        seen: &Observation,
+        verdict: &Verdict,
+        rules: &ResourceRules,
+        slot: &mut Slot,
+        had_mark: bool,
+    ) {
+        slot.mark_touched |= had_mark || slot.mark.is_some();
+        let Some(mark) = &slot.mark else {
+            slot.book = MarkBook::default();
+            return;
+        };
+        let (mark_tick, settles) = (mark.tick, mark.settles_at(&rules.spans));
+        if !had_mark {
+            slot.book = MarkBook { reason: mark_reason(seen).to_owned(), not_before: i64::MAX, ..MarkBook::default() };
+        }
+        match (&observed.what, verdict.reason) {
+            (What::Missing { started }, _) => {
+                slot.book.missing_since = slot.book.missing_since.or(Some(started.at.0));
+                slot.book.confirm = true;
+            }
+            (_, Reason::Confirm) => slot.book.confirm = true,
+            (_, Reason::Applied | Reason::Same | Reason::Revived | Reason::Removed) => {
+                slot.book.missing_since = None;
+                slot.book.confirm = false;
+            }
+            _ => {}
+        }
+        let soon = slot.rested(self.now.plus(self.batch.linger), self.now);
+        let read = matches!(seen, Observation::Read { .. } | Observation::Gone { .. });
+        let looked = read && self.batch.learned_by == LearnedBy::Mark;
+        if looked {
+            slot.book.attempts = 0;
+        }
+        let newer_hint = mark_tick > seen.tick(self.fresh);
+        slot.book.not_before = match &verdict.mark {
+            MarkAction::Set { .. } if slot.book.attempts > 0 => slot.book.not_before,
+            MarkAction::Set { .. } => slot.book.not_before.min(soon),
+            // What a list could not tell, a read by key can, at once.
+            _ if verdict.reason == Reason::Confirm => soon,
+            _ if looked && newer_hint => soon,
+            MarkAction::Again { .. } => soon.max(settles.0),
+            _ if looked => soon.max(settles.0),
+            _ => slot.book.not_before.min(soon.max(settles.0)),
+        };
+        if !matches!(verdict.mark, MarkAction::Keep) || looked {
+            self.done.applied.marks_set.insert(observed.entity.resource.clone());
+        }
+    }
+
+    fn count(&mut self, observed: &Observed, reason: Reason, slot: &Slot) {
+        let resource = &observed.entity.resource;
+        *self.done.applied.counts.entry((resource.clone(), reason)).or_default() += 1;
+        match &observed.what {
+            What::Event(event) if self.batch.outcomes => self.done.outcomes.push(Outcome {
+                entity: observed.entity.clone(),
+                operation: operation_text(event.operation),
+                delivery: observed.delivery,
+                outcome: reason_text(reason),
+            }),
+            What::Record { record, .. } if slot.live() => {
+                let alive = self.done.alive.entry(resource.clone()).or_default();
+                let stamp = record.changed_at.or_else(|| record.version.as_ref().and_then(Version::at));
+                alive.newest = alive.newest.max(stamp);
+                alive.key = Some(observed.entity.key.as_str().to_owned());
+            }
+            _ => {}
+        }
+    }
+
+    fn refuse(&mut self, observed: &Observed, started: Started, unreadable: Unreadable, slot: &mut Slot) {
+        if slot.mark.as_ref().is_some_and(|mark| mark.tick <= started.tick) {
+            slot.mark = None;
+            slot.mark_touched = true;
+        }
+        self.done.refused.push(Refused { entity: observed.entity.clone(), delivery: observed.delivery, unreadable });
+    }
+}
+
+/// What the rule is asked; `None` for what it does not know.
+fn observation(what: &What) -> Option<Observation> {
+    Some(match what {
+        What::Event(event) => Observation::Push {
+            delete: event.operation == Operation::Delete,
+            version: event.version.clone(),
+            hash: match &event.push {
+                Push::Whole(document) => Some(document.hash),
+                Push::Hint => None,
+            },
+        },
+        What::Record { by, started, record } => {
+            Observation::Read { by: *by, started: *started, version: record.version.clone(), hash: record.document.hash }
+        }
+        What::Missing { started } => Observation::Missing { started: *started },
+        What::Gone { started, .. } => Observation::Gone { started: *started },
+        What::Unreadable { .. } => return None,
+    })
+}
+
+fn content(what: &What) -> Option<Content> {
+    match what {
+        What::Record { record, .. } => Some(Content { document: record.document.clone(), changed_at: record.changed_at }),
+        What::Event(event) => match &event.push {
+            Push::Whole(document) => Some(Content { document: document.clone(), changed_at: None }),
+            Push::Hint => None,
+        },
+        _ => None,
+    }
+}
+
+fn mark_reason(seen: &Observation) -> &'static str {
+    match seen {
+        Observation::Push { delete: true, .. } => "delete",
+        Observation::Push { .. } => "event",
+        Observation::Read { .. } => "read",
+        Observation::Missing { .. } => "missing",
+        Observation::Gone { .. } => "gone",
+    }
+}
+
+fn operation_text(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Create => "create",
+        Operation::Update => "update",
+        Operation::Delete => "delete",
+    }
+}
+
+fn reason_text(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Applied => "applied",
+        Reason::Stale => "stale",
+        Reason::Same => "same",
+        Reason::Marked => "marked",
+        Reason::Revived => "revived",
+        Reason::Removed => "removed",
+        Reason::Again => "again",
+        Reason::Confirm => "confirm",
+    }
+}

@@ -1,0 +1,110 @@
+//! Gaps: periods in which deliveries may have been lost. One opens or grows at the door, and closes when every resource has
+//! been compared by a pass that began after its end.
+
+use sea_orm::sea_query::{Expr, ExprTrait, Order, Query};
+use sea_orm::{ConnectionTrait, FromQueryResult};
+
+use crate::clock::Timestamp;
+use crate::model::{ResourceName, SourceName};
+use crate::store::connect::{Lane, Store};
+use crate::store::error::Error;
+use crate::store::fence::Fence;
+use crate::store::sql::{clean, of_source};
+
+/// A gap.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, FromQueryResult)]
+pub struct Gap {
+    /// Its number.
+    pub id: i64,
+    /// From when on, in microseconds.
+    pub began_at: i64,
+    /// Until when; `None`: it goes on.
+    pub ended_at: Option<i64>,
+    /// Why.
+    pub cause: String,
+}
+
+impl Store {
+    /// Opens a gap, or extends the open one of the same cause to cover this period. Not fenced: the edge of any process may
+    /// have lost something.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`]: note it again later.
+    pub async fn extend_gap(
+        &self,
+        source: &SourceName,
+        cause: &str,
+        began_at: Timestamp,
+        ended_at: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        let cause = clean(cause);
+        self.run(|| self.extend_once(source, &cause, began_at.0, ended_at.map(|at| at.0))).await
+    }
+
+    async fn extend_once(&self, source: &SourceName, cause: &str, began: i64, ended: Option<i64>) -> Result<(), Error> {
+        let tx = self.begin(Lane::Work).await?;
+        let insert = "insert into instep_gap (source, began_at, ended_at, cause, state) values ($1, $2, $3, $4, 'open') \
+                      on conflict (source, cause) where state = 'open' do update set \
+                      began_at = case when excluded.began_at < instep_gap.began_at then excluded.began_at else instep_gap.began_at end, \
+                      ended_at = case when excluded.ended_at < instep_gap.ended_at then instep_gap.ended_at else excluded.ended_at end";
+        let values = [source.as_str().into(), began.into(), ended.into(), cause.into()];
+        tx.db.execute_raw(self.raw(insert, values)).await?;
+        tx.commit().await
+    }
+
+    /// The open gaps of a source, the oldest first.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`].
+    pub async fn open_gaps(&self, source: &SourceName) -> Result<Vec<Gap>, Error> {
+        let mut select = Query::select();
+        select.columns(["id", "began_at", "ended_at", "cause"]).from("instep_gap").and_where(of_source(source));
+        select.and_where(Expr::cust("state = 'open'")).order_by("began_at", Order::Asc);
+        let rows = self.reader().query_all(&select).await?;
+        rows.iter().map(|row| Ok(Gap::from_query_result(row, "")?)).collect()
+    }
+
+    /// Closes every gap that is repaired: each of `resources` has a completed pass that began after the gap's end.
+    /// An incremental pass is enough: it asks from a watermark that was set before the gap. Returns how many were closed.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Fenced`], [`crate::store::Kind::Unavailable`].
+    pub async fn close_gaps(&self, fence: &Fence, resources: &[ResourceName]) -> Result<u64, Error> {
+        let mut compared_since: Option<Timestamp> = None;
+        for resource in resources {
+            let progress = self.progress(fence.source(), resource).await?;
+            let Some(latest) = progress.incremental_at.max(progress.sweep_at) else {
+                return Ok(0);
+            };
+            compared_since = Some(compared_since.map_or(latest, |since| since.min(latest)));
+        }
+        let Some(compared_since) = compared_since else {
+            return Ok(0);
+        };
+        self.run(|| async {
+            let tx = self.begin(Lane::Work).await?;
+            fence.lock(&tx).await?;
+            let pass = Query::select()
+                .column("id")
+                .from("instep_pass")
+                .and_where(of_source(fence.source()))
+                .and_where(Expr::col("state").eq("completed"))
+                .order_by("ended_at", Order::Desc)
+                .limit(1)
+                .take();
+            let pass: Option<String> = tx.db.query_one(&pass).await?.map(|row| row.try_get("", "id")).transpose()?;
+            let update = Query::update()
+                .table("instep_gap")
+                .value("state", "repaired")
+                .value("pass_id", pass)
+                .and_where(of_source(fence.source()))
+                .and_where(Expr::col("state").eq("open"))
+                .and_where(Expr::col("ended_at").lt(compared_since.0))
+                .take();
+            let closed = tx.db.execute(&update).await?.rows_affected();
+            tx.commit().await?;
+            Ok(closed)
+        })
+        .await
+    }
+}

@@ -1,0 +1,242 @@
+//! Marks: which entities have to be looked at, and when.
+
+use std::time::Duration;
+
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, OnConflict, Order, Query, SelectStatement};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
+
+use crate::clock::Timestamp;
+use crate::model::ordering::Mark;
+use crate::model::{Entity, Key, ResourceName, SourceName};
+use crate::store::connect::{Lane, Store};
+use crate::store::error::{Error, Kind};
+use crate::store::fence::Fence;
+use crate::store::rows::{MARK_COLUMNS, MarkRow};
+use crate::store::sql::{clean, groups, of_resource, padded};
+
+/// A mark that waits further ahead than any backoff can be the work of a wall clock that was wrong: it counts as due.
+const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Why an entity is marked from outside a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MarkReason {
+    /// A finished sweep did not see it.
+    Suspect,
+    /// Its parent was removed.
+    Cascade,
+    /// An operator asks.
+    Refresh,
+}
+
+impl MarkReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspect => "suspect",
+            Self::Cascade => "cascade",
+            Self::Refresh => "refresh",
+        }
+    }
+}
+
+/// A mark whose time has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueMark {
+    /// Of which entity.
+    pub key: Key,
+    /// As the rule knows it.
+    pub mark: Mark,
+    /// Failed reads in a row.
+    pub attempts: u32,
+    /// Only a read by key can tell: a list or bulk read cannot revive, confirm absence or rewind.
+    pub by_key: bool,
+    /// When a list or bulk read first missed it.
+    pub missing_since: Option<Timestamp>,
+    /// Its removal waits for the removal budget or an operator.
+    pub held: bool,
+    /// Since when it is due.
+    pub not_before: Timestamp,
+}
+
+impl Store {
+    /// Marks that are due, the longest first.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`].
+    pub async fn due_marks(&self, source: &SourceName, resource: &ResourceName, now: Timestamp, limit: u64) -> Result<Vec<DueMark>, Error> {
+        let mut select = Query::select();
+        select.columns(MARK_COLUMNS).from("instep_mark").and_where(of_resource(source, resource));
+        let due = Expr::col("not_before").lte(now.0).or(Expr::col("not_before").gt(now.plus(AHEAD_MAX).0));
+        select.and_where(due).order_by("not_before", Order::Asc).order_by("key", Order::Asc).limit(limit);
+        let rows = self.reader().query_all(&select).await?;
+        rows.iter().map(|row| due_mark(MarkRow::from_query_result(row, "")?)).collect()
+    }
+
+    /// When the next mark of a resource is due; may lie in the past.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`].
+    pub async fn next_due(&self, source: &SourceName, resource: &ResourceName) -> Result<Option<Timestamp>, Error> {
+        let mut select = Query::select();
+        select.expr_as(Func::min(Expr::col("not_before")), "at").from("instep_mark").and_where(of_resource(source, resource));
+        let row = self.reader().query_one(&select).await?;
+        let at: Option<i64> = row.map(|row| row.try_get("", "at")).transpose()?.flatten();
+        let ahead = self.now().plus(AHEAD_MAX);
+        Ok(at.map(|at| if at > ahead.0 { self.now() } else { Timestamp(at) }))
+    }
+
+    /// After a read that failed: counts the attempt and looks again at `not_before`.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`], [`Kind::Unavailable`].
+    pub async fn defer_marks(
+        &self,
+        fence: &Fence,
+        resource: &ResourceName,
+        keys: &[Key],
+        not_before: Timestamp,
+        note: &str,
+    ) -> Result<(), Error> {
+        let values = [("not_before", not_before.0.into()), ("note", clean(note).into())];
+        self.run(|| self.touch_marks(fence, resource, keys, &values, 1)).await
+    }
+
+    /// A removal that the budget does not allow: the mark is held, and looked at again at `not_before`.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`], [`Kind::Unavailable`].
+    pub async fn hold_marks(
+        &self,
+        fence: &Fence,
+        resource: &ResourceName,
+        keys: &[Key],
+        not_before: Timestamp,
+        note: &str,
+    ) -> Result<(), Error> {
+        let values = [("not_before", not_before.0.into()), ("note", clean(note).into()), ("held", true.into())];
+        self.run(|| self.touch_marks(fence, resource, keys, &values, 0)).await
+    }
+
+    async fn touch_marks(
+        &self,
+        fence: &Fence,
+        resource: &ResourceName,
+        keys: &[Key],
+        values: &[(&'static str, Value)],
+        attempts: i64,
+    ) -> Result<(), Error> {
+        let tx = self.begin(Lane::Work).await?;
+        fence.lock(&tx).await?;
+        for group in keys.chunks(200) {
+            let mut update = Query::update();
+            update.table("instep_mark").value("attempts", Expr::col("attempts").add(attempts));
+            update.values(values.iter().map(|(column, value)| (*column, Expr::val(value.clone()))));
+            update.and_where(of_resource(fence.source(), resource));
+            update.and_where(Expr::col("key").is_in(padded(group.iter().map(Key::as_str))));
+            tx.db.execute(&update).await?;
+        }
+        tx.commit().await
+    }
+
+    /// Marks entities from outside a batch, at most 200 a transaction.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`], [`Kind::Unavailable`].
+    pub async fn mark_entities(&self, fence: &Fence, entities: &[Entity], reason: MarkReason) -> Result<(), Error> {
+        let mut sorted = entities.to_vec();
+        sorted.sort();
+        sorted.dedup();
+        for part in sorted.chunks(200) {
+            self.run(|| self.mark_once(fence, part, reason)).await?;
+        }
+        Ok(())
+    }
+
+    async fn mark_once(&self, fence: &Fence, entities: &[Entity], reason: MarkReason) -> Result<(), Error> {
+        let tx = self.begin(Lane::Work).await?;
+        fence.lock(&tx).await?;
+        let now = self.now().0;
+        let tick = fence.tick();
+        let missing: Option<i64> = (reason == MarkReason::Suspect).then_some(now);
+        for group in groups(entities) {
+            let mut insert = Query::insert();
+            insert.into_table("instep_mark").columns([
+                "source",
+                "resource",
+                "key",
+                "reason",
+                "versionless",
+                "announced_delete",
+                "last_hint_at",
+                "tick_epoch",
+                "tick_counter",
+                "attempts",
+                "not_before",
+                "missing_since",
+                "confirm",
+                "held",
+            ]);
+            for entity in group {
+                let values: [Value; 14] = [
+                    fence.source().as_str().into(),
+                    entity.resource.as_str().into(),
+                    entity.key.as_str().into(),
+                    reason.as_str().into(),
+                    true.into(),
+                    false.into(),
+                    now.into(),
+                    tick.epoch.into(),
+                    tick.counter.into(),
+                    0_i64.into(),
+                    now.into(),
+                    missing.into(),
+                    false.into(),
+                    false.into(),
+                ];
+                insert.values_panic(values.into_iter().map(Expr::val));
+            }
+            // An open mark keeps its hints; it is renewed, and due at once.
+            let renewed = ["versionless", "last_hint_at", "tick_epoch", "tick_counter", "not_before", "attempts"];
+            let mut conflict = OnConflict::columns(["source", "resource", "key"]);
+            conflict.update_columns(renewed);
+            conflict.value("missing_since", Expr::cust("coalesce(instep_mark.missing_since, excluded.missing_since)"));
+            insert.on_conflict(conflict);
+            tx.db.execute(&insert).await?;
+        }
+        tx.commit().await
+    }
+
+    /// How many marks are open, and how many of them are held.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`].
+    pub async fn count_marks(&self, source: &SourceName, resource: &ResourceName) -> Result<(u64, u64), Error> {
+        let count = |condition: Condition| {
+            let mut select = Query::select();
+            select.expr_as(Func::count(Expr::cust("*")), "n").from("instep_mark").and_where(of_resource(source, resource));
+            select.cond_where(condition).take()
+        };
+        let all = self.count(&count(Condition::all())).await?;
+        let held = self.count(&count(Condition::all().add(Expr::col("held")))).await?;
+        Ok((all, held))
+    }
+
+    /// Runs a `select count(*) as n`.
+    pub(crate) async fn count(&self, select: &SelectStatement) -> Result<u64, Error> {
+        let row = self.reader().query_one(select).await?;
+        let n: i64 = row.map(|row| row.try_get("", "n")).transpose()?.unwrap_or(0);
+        Ok(u64::try_from(n).unwrap_or(0))
+    }
+}
+
+fn due_mark(row: MarkRow) -> Result<DueMark, Error> {
+    let mark = row.mark();
+    Ok(DueMark {
+        key: Key::new(&row.key).map_err(|_| Error::new(Kind::Bug, "a stored key is no key"))?,
+        attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+        by_key: row.confirm || mark.agreeing.is_some(),
+        missing_since: row.missing_since.map(Timestamp),
+        held: row.held,
+        not_before: Timestamp(row.not_before),
+        mark,
+    })
+}

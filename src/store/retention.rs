@@ -1,0 +1,267 @@
+//! Nothing grows without end: old rows go, a little at a time, and never so many that a wrong clock empties a table.
+
+use std::time::Duration;
+
+use sea_orm::ConnectionTrait;
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Func, Order, Query, SelectStatement};
+
+use crate::clock::Timestamp;
+use crate::store::connect::{Engine, Lane, Store};
+use crate::store::error::Error;
+use crate::store::files;
+
+/// Rows deleted in one transaction.
+const CHUNK: u64 = 200;
+/// At most this share of a table goes in one run (a clock that jumped must not empty it) …
+const SHARE: u64 = 20;
+/// … but a small table may lose as many rows.
+const SMALL: u64 = 1_000;
+
+/// How long things are kept.
+#[derive(Clone, Debug)]
+pub struct RetentionOptions {
+    /// Deliveries that are done.
+    pub deliveries: Duration,
+    /// Change rows.
+    pub changes: Duration,
+    /// The log of events.
+    pub outcomes: Duration,
+    /// Rows of the log of events, whatever their age.
+    pub outcomes_max: u64,
+    /// Quarantined things.
+    pub quarantine: Duration,
+    /// Quarantined things, whatever their age.
+    pub quarantine_max: u64,
+    /// Counts of answers, ended passes, repaired gaps.
+    pub history: Duration,
+    /// Rows of feeds; longer than any feed's overlap.
+    pub seen: Duration,
+    /// Skeletons of tombstones; longer than any upstream's retries.
+    pub tombstones: Duration,
+    /// Payloads of tombstones, by source and resource.
+    pub keep_deleted: Vec<(String, String, Duration)>,
+}
+
+impl Default for RetentionOptions {
+    fn default() -> Self {
+        let days = |n: u64| Duration::from_secs(n * 86_400);
+        Self {
+            deliveries: days(14),
+            changes: days(90),
+            outcomes: days(30),
+            outcomes_max: 2_000_000,
+            quarantine: days(90),
+            quarantine_max: 10_000,
+            history: days(90),
+            seen: days(7),
+            tombstones: days(90),
+            keep_deleted: Vec::new(),
+        }
+    }
+}
+
+/// What a run removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Rows by table.
+    pub rows: Vec<(&'static str, u64)>,
+    /// Payloads of tombstones.
+    pub payloads: u64,
+}
+
+/// How large a table is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TableSize {
+    /// Its name.
+    pub name: String,
+    /// Rows; an estimate on PostgreSQL.
+    pub rows: u64,
+    /// Bytes with indexes; `None` on SQLite, which counts them for the whole file only.
+    pub bytes: Option<u64>,
+}
+
+/// Tables that [`Store::sizes`] tells of.
+const TABLES: [&str; 9] = [
+    "instep_delivery",
+    "instep_entity",
+    "instep_mark",
+    "instep_change",
+    "instep_outcome",
+    "instep_quarantine",
+    "instep_pass",
+    "instep_answer",
+    "instep_seen",
+];
+
+impl Store {
+    /// Removes what has outlived its time: of each table at most 5 % (or 1,000 rows), in transactions of 200 rows.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`]; what was removed stays removed.
+    pub async fn purge(&self, options: &RetentionOptions, now: Timestamp) -> Result<Purged, Error> {
+        let before = |age: Duration| now.minus(age).0;
+        let older = |column: &'static str, age: Duration| Expr::col(column).lt(before(age));
+        let rules: [(&'static str, &'static [&'static str], Expr); 8] = [
+            ("instep_delivery", &["id"], older("done_at", options.deliveries).and(Expr::cust("state <> 'pending'"))),
+            ("instep_change", &["source", "number"], older("at", options.changes)),
+            ("instep_outcome", &["id"], older("received_at", options.outcomes)),
+            ("instep_quarantine", &["id"], older("at", options.quarantine)),
+            ("instep_answer", &["minute", "source", "status"], older("minute", options.history)),
+            ("instep_pass", &["id"], older("ended_at", options.history)),
+            ("instep_seen", &["source", "label", "id"], older("at", options.seen)),
+            (
+                "instep_entity",
+                &["source", "resource", "key"],
+                older("deleted_at", options.tombstones).and(Expr::cust("deleted_at is not null")),
+            ),
+        ];
+        let mut purged = Purged::default();
+        for (table, key, condition) in rules {
+            let rows = self.purge_where(table, key, &condition).await?;
+            purged.rows.push((table, rows));
+        }
+        for (table, cap) in [("instep_outcome", options.outcomes_max), ("instep_quarantine", options.quarantine_max)] {
+            let rows = self.purge_over(table, cap).await?;
+            purged.rows.push((table, rows));
+        }
+        for (source, resource, keep) in &options.keep_deleted {
+            purged.payloads += self.drop_payloads(source, resource, before(*keep)).await?;
+        }
+        Ok(purged)
+    }
+
+    async fn purge_where(&self, table: &'static str, key: &[&'static str], condition: &Expr) -> Result<u64, Error> {
+        let mut any = Query::select();
+        any.expr(Expr::val(1_i64)).from(table).and_where(condition.clone()).limit(1);
+        if self.reader().query_one(&any).await?.is_none() {
+            return Ok(0);
+        }
+        let mut count = Query::select();
+        count.expr_as(Func::count(Expr::cust("*")), Alias::new("n")).from(table);
+        let allowed = Ord::max(self.count(&count).await? / SHARE, SMALL);
+        let mut chosen = Query::select();
+        chosen.columns(key.iter().copied()).from(table).and_where(condition.clone());
+        self.delete_chunks(table, key, &chosen, allowed).await
+    }
+
+    /// Removes the oldest rows beyond a cap, of a table whose `id` grows.
+    async fn purge_over(&self, table: &'static str, cap: u64) -> Result<u64, Error> {
+        let mut count = Query::select();
+        count.expr_as(Func::count(Expr::cust("*")), Alias::new("n")).from(table);
+        let rows = self.count(&count).await?;
+        let over = Ord::min(rows.saturating_sub(cap), Ord::max(rows / SHARE, SMALL));
+        let mut chosen = Query::select();
+        chosen.column("id").from(table).order_by("id", Order::Asc);
+        self.delete_chunks(table, &["id"], &chosen, over).await
+    }
+
+    async fn delete_chunks(
+        &self,
+        table: &'static str,
+        key: &[&'static str],
+        chosen: &SelectStatement,
+        mut allowed: u64,
+    ) -> Result<u64, Error> {
+        let mut deleted = 0;
+        while allowed > 0 {
+            let chunk = Ord::min(CHUNK, allowed);
+            let key = sea_orm::sea_query::Expr::tuple(key.iter().map(|column| Expr::col(*column)));
+            let delete = Query::delete().from_table(table).and_where(key.in_subquery(chosen.clone().limit(chunk).take())).take();
+            let gone = self
+                .run(|| async {
+                    let tx = self.begin(Lane::Work).await?;
+                    let gone = tx.db.execute(&delete).await?.rows_affected();
+                    tx.commit().await?;
+                    Ok(gone)
+                })
+                .await?;
+            deleted += gone;
+            allowed -= Ord::min(gone, allowed);
+            if gone < chunk {
+                break;
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn drop_payloads(&self, source: &str, resource: &str, before: i64) -> Result<u64, Error> {
+        let mut dropped = 0;
+        loop {
+            let old = Expr::col("source").eq(source).and(Expr::col("resource").eq(resource));
+            let old = old.and(Expr::col("deleted_at").lt(before)).and(Expr::cust("deleted_at is not null and payload is not null"));
+            let chosen = Query::select().column("key").from("instep_entity").and_where(old.clone()).limit(CHUNK).take();
+            let update = Query::update()
+                .table("instep_entity")
+                .value("payload", Expr::cust("null"))
+                .value("raw", Option::<Vec<u8>>::None)
+                .value("hash", Option::<Vec<u8>>::None)
+                .and_where(old)
+                .and_where(Expr::col("key").in_subquery(chosen))
+                .take();
+            let gone = self
+                .run(|| async {
+                    let tx = self.begin(Lane::Work).await?;
+                    let gone = tx.db.execute(&update).await?.rows_affected();
+                    tx.commit().await?;
+                    Ok(gone)
+                })
+                .await?;
+            dropped += gone;
+            if gone < CHUNK {
+                return Ok(dropped);
+            }
+        }
+    }
+
+    /// SQLite: copies what it can of the WAL into the database without making anybody wait, and gives free pages back.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`].
+    pub async fn checkpoint(&self) -> Result<(), Error> {
+        if self.inner.engine == Engine::Sqlite {
+            self.reader_checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    async fn reader_checkpoint(&self) -> Result<(), Error> {
+        // At the writer's connection, between two transactions: a passive checkpoint stops for nobody.
+        self.writer().execute_unprepared("pragma wal_checkpoint(passive)").await?;
+        self.writer().execute_unprepared("pragma incremental_vacuum(500)").await?;
+        Ok(())
+    }
+
+    /// Bytes of SQLite's WAL; 0 on PostgreSQL.
+    #[must_use]
+    pub fn wal_bytes(&self) -> u64 {
+        let wal = self.inner.path.as_ref().map(|path| files::side(path, "-wal"));
+        wal.and_then(|wal| std::fs::metadata(wal).ok()).map_or(0, |metadata| metadata.len())
+    }
+
+    /// How large the tables are.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`].
+    pub async fn sizes(&self) -> Result<Vec<TableSize>, Error> {
+        let mut sizes = Vec::new();
+        for table in TABLES {
+            let statement = match self.inner.engine {
+                Engine::Sqlite => self.raw(format!("select count(*) as n, null as bytes from {table}"), []),
+                Engine::Postgres => self.raw(
+                    "select greatest(reltuples, 0)::bigint as n, pg_total_relation_size(oid) as bytes from pg_class where oid = $1::regclass",
+                    [table.into()],
+                ),
+            };
+            let Some(row) = self.reader().query_one_raw(statement).await? else {
+                continue;
+            };
+            let rows = u64::try_from(row.try_get::<i64>("", "n")?).unwrap_or(0);
+            let bytes = match self.inner.engine {
+                Engine::Sqlite => None,
+                Engine::Postgres => u64::try_from(row.try_get::<i64>("", "bytes")?).ok(),
+            };
+            sizes.push(TableSize { name: table.to_owned(), rows, bytes });
+        }
+        Ok(sizes)
+    }
+}
