@@ -25,7 +25,7 @@ use crate::upstream::Upstream;
 /// How a source behaves, as configured.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long a new mark waits for company before it is fetched.
+    /// Shortest time between two bulk reads of a resource: hints gather meanwhile.
     pub linger: Duration,
     /// Whether passes run (incremental and sweep; the first sweep, the backfill, always does).
     pub passes: bool,
