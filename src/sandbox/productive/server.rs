@@ -335,7 +335,7 @@ fn truncated(answer: &Answer, random: u64) -> Response<Body> {
             Err(io::Error::from(io::ErrorKind::ConnectionAborted))
         };
         let first = futures_util::stream::iter([Ok(Frame::data(half))]);
-        StreamBody::new(first.chain(futures_util::stream::once(cut))).boxed()
+        BodyExt::boxed(StreamBody::new(first.chain(futures_util::stream::once(cut))))
     } else {
         Full::new(half).map_err(|never| match never {}).boxed()
     };
