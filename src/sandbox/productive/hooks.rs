@@ -279,7 +279,7 @@ fn finish(state: &State, delivery: Delivery, status: Option<u16>, body: &str) {
         inner.mark_webhook(delivery.webhook, &[("state_id", 2.into()), ("retry_attempts", attempts), ("deactivated_at", at)], now_us);
         return;
     }
-    if !inner.outbox.webhooks.get(&delivery.webhook).is_some_and(|webhook| !webhook.deactivated) {
+    if inner.outbox.webhooks.get(&delivery.webhook).is_none_or(|webhook| webhook.deactivated) {
         inner.outbox.count("discarded");
         return;
     }

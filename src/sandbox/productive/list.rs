@@ -184,7 +184,7 @@ impl Matcher<'_> {
             Some(value) => value.to_string(),
             None => return false,
         };
-        wanted.iter().any(|value| *value == text)
+        wanted.contains(&text)
     }
 }
 
