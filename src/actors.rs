@@ -36,6 +36,7 @@ use crate::supervision::{ChildSpec, Meltdown, Policy, Roster, Tree, supervisor};
 
 pub mod answers;
 pub mod ask;
+pub mod control;
 pub mod door;
 pub mod intake;
 pub mod janitor;
