@@ -6,6 +6,14 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod ack_is_durable;
 mod duplicates;
 mod durability;
+mod edge;
+mod memory;
+mod one_daemon;
 mod poison;
+mod queries;
+mod removal;
+mod rotation;
+mod service;

@@ -39,6 +39,10 @@ impl Database {
         // Readers of another user come through here.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("our own folder");
         let name = format!("instep_it_{}", uuid::Uuid::now_v7().simple());
+        if engine == Engine::Postgres {
+            // systemd makes it; on SQLite the store does.
+            std::fs::create_dir(folder.path().join("state")).expect("our own folder");
+        }
         let url = match engine {
             Engine::Sqlite => "sqlite://replica.db".to_owned(),
             Engine::Postgres => match postgres::server(&name).await {
@@ -75,6 +79,13 @@ impl Database {
     /// The file, where it is one.
     pub(crate) fn file(&self) -> PathBuf {
         self.state().join("replica.db")
+    }
+
+    /// Closes our connection; the next question opens another.
+    pub(crate) async fn disconnect(&mut self) {
+        if let Some(reader) = std::mem::take(&mut self.reader).get() {
+            reader.close_by_ref().await.expect("closed");
+        }
     }
 
     async fn reader(&self) -> Result<&DatabaseConnection, String> {
@@ -124,6 +135,19 @@ impl Database {
     /// A column of texts named `v`.
     pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
         self.rows(sql, &["v"]).await.into_iter().flatten().map(Option::unwrap_or_default).collect()
+    }
+
+    /// Changes rows behind the daemon's back, which must not run.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let url = match self.engine {
+            Engine::Sqlite => format!("sqlite://{}?mode=rw", self.file().display()),
+            Engine::Postgres => self.url.clone(),
+        };
+        let mut options = ConnectOptions::new(url);
+        options.max_connections(1).sqlx_logging(false).set_schema_search_path("public,instep");
+        let writer = sea_orm::Database::connect(options).await.expect("the database is there");
+        writer.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        writer.close().await.expect("closed");
     }
 
     /// How the database would run a query, on one connection after `before`.
