@@ -41,6 +41,7 @@ pub fn supervisor(id: impl Into<String>, meltdown: Meltdown, tree: Tree) -> Chil
         id: id.into(),
         meltdown,
         stop_deadline,
+        children: tree.children.clone(),
         start: Arc::new(move |parent, cx| {
             let tree = tree.clone();
             Box::pin(async move {

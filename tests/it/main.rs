@@ -1,1 +1,4 @@
-//! it
+//! Black-box tests of the daemon, and the house rules: one binary, one module per promise.
+
+mod ractor_semantics;
+mod tidy;
