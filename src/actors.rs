@@ -36,6 +36,7 @@ use crate::supervision::{ChildSpec, Meltdown, Policy, Roster, Tree, supervisor};
 
 pub mod answers;
 pub mod ask;
+pub mod control;
 pub mod door;
 pub mod intake;
 pub mod janitor;
@@ -108,6 +109,7 @@ impl Plan {
                 id: "listener",
                 socket: Arc::new(sockets.hooks),
                 routes: gate.routes(),
+                hooks: Some(gate),
                 edge: edge_options(config),
                 meltdown: Meltdown::Escalate,
             },
@@ -115,6 +117,7 @@ impl Plan {
                 id: "admin",
                 socket: Arc::new(sockets.admin),
                 routes,
+                hooks: None,
                 edge: edge::Options { connections_max: ADMIN_CONNECTIONS, drain_deadline: Duration::from_secs(1), ..edge_options(config) },
                 meltdown: Meltdown::Park,
             },
@@ -147,7 +150,11 @@ impl Plan {
             clock: self.clock,
             reporter: self.reporter.clone(),
         };
-        let mut children = vec![limiter::spec(limiter, source.limiter.clone()), owner::spec(Arc::clone(source), self.owner.clone())];
+        let mut children = Vec::new();
+        if source.owns_limiter {
+            children.push(limiter::spec(limiter, source.limiter.clone()));
+        }
+        children.push(owner::spec(Arc::clone(source), self.owner.clone()));
         let resources = source.connector.resources().iter();
         children.extend(resources.map(|spec| sync::spec(Arc::clone(source), spec.name.clone())));
         children.push(intake::spec(Arc::clone(source)));

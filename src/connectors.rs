@@ -279,8 +279,8 @@ pub struct HookPolicy {
     pub body_max: u64,
     /// Status of "come again later": 503 or 429.
     pub overload_status: u16,
-    /// It sends a refused delivery again by itself; where not, a refusal opens a gap.
-    pub retries: bool,
+    /// How long it sends a refused delivery again by itself. Zero: never, so that every refusal opens a gap.
+    pub retries_for: Duration,
     /// A request without this header (lower case) is refused before its body is read.
     pub signature_header: &'static str,
 }
@@ -336,6 +336,8 @@ pub enum RegistrationError {
 
 /// The code that knows one kind of upstream.
 pub trait Connector: Send + Sync + 'static {
+    /// As written in `kind`.
+    fn kind(&self) -> &'static str;
     /// What it replicates.
     fn resources(&self) -> &[ResourceSpec];
     /// Its event feeds.

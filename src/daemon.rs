@@ -23,6 +23,8 @@ mod sources;
 
 pub use sources::source_of;
 
+/// A restart shorter than this loses nothing: the kernel's queue and the sender's timeout cover it.
+const DOWNTIME_MIN: Duration = Duration::from_secs(10);
 /// A store that is away at boot is looked for this often.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -102,6 +104,7 @@ impl Daemon {
         for source in &sources {
             store.install_views(&source.name, source.connector.resources()).await?;
         }
+        note_downtime(&store, &sources, clock).await?;
         let (hooks, admin) = (sockets.hooks.local_addr()?, sockets.admin.local_addr()?);
         let fatal = CancellationToken::new();
         let plan = actors::Plan::new(config, state, sockets, clock, reporter, store.clone(), sources.clone(), fatal.clone())
@@ -163,10 +166,28 @@ async fn open(config: &Config, state: &Path, clock: Clock, stop: &CancellationTo
 
 fn build(config: &Config, store: &Store, clock: Clock, reporter: &Reporter) -> Result<Vec<Arc<Source>>, StartError> {
     let budget = crate::upstream::ByteBudget::new(config.limits.responses_in_flight.0);
-    let build = |(name, source): (&String, &crate::config::Source)| {
-        source_of(config, name, source, budget.clone(), store.clone(), clock, reporter.clone())
-            .map(Arc::new)
-            .map_err(|reason| StartError::Source { name: name.clone(), reason })
-    };
-    config.sources.iter().map(build).collect()
+    let mut sources: Vec<Arc<Source>> = Vec::new();
+    for (name, configured) in &config.sources {
+        let source = source_of(config, name, configured, budget.clone(), store.clone(), clock, reporter.clone())
+            .map_err(|reason| StartError::Source { name: name.clone(), reason })?;
+        let twin = sources.iter().find(|other| other.scope == source.scope);
+        let source = match twin {
+            Some(twin) => source.sharing(twin),
+            None => source,
+        };
+        sources.push(Arc::new(source));
+    }
+    Ok(sources)
+}
+
+/// Opens a gap for every source that may have lost deliveries while no daemon ran: its upstream gave up sending in that time.
+async fn note_downtime(store: &Store, sources: &[Arc<Source>], clock: Clock) -> Result<(), store::Error> {
+    let Some(beat) = store.last_heartbeat().await? else { return Ok(()) };
+    let now = clock.now();
+    for source in sources {
+        if now.since(beat) > source.policy().retries_for.max(DOWNTIME_MIN) {
+            store.extend_gap(&source.name, "downtime", beat, Some(now)).await?;
+        }
+    }
+    Ok(())
 }

@@ -29,6 +29,10 @@ pub enum AskError {
     Stopping,
 }
 
+/// Lags up to this are waited for before the first look.
+const SHORT_LAG: Duration = Duration::from_secs(2);
+/// A first look that does not wait for a lag still waits for the rest of a burst.
+const SOON: Duration = Duration::from_millis(50);
 /// A step that asks may take this much longer than its waits for permit and answer.
 const SLACK: Duration = Duration::from_secs(30);
 
@@ -130,7 +134,14 @@ impl Source {
     #[must_use]
     pub fn batch(&self, learned_by: LearnedBy) -> Batch {
         let rules = self.connector.resources().iter().map(|spec| (spec.name.clone(), ResourceRules::of(spec))).collect();
-        Batch { linger: self.settings.linger, ..Batch::new(learned_by, rules) }
+        Batch { linger: self.first_look(), ..Batch::new(learned_by, rules) }
+    }
+
+    /// How long a fresh mark waits before its first look. Where reads lag only a moment, a look after that moment is the last one
+    /// as well; where they may lag long, the first look is soon and a second one follows when the lag is over.
+    fn first_look(&self) -> Duration {
+        let lags = self.connector.resources().iter().map(|spec| spec.spans.read_lag);
+        lags.max().filter(|lag| *lag <= SHORT_LAG).unwrap_or(SOON).max(SOON)
     }
 
     /// Applies one batch, reports what it did and wakes who has new marks.

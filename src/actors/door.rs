@@ -161,8 +161,10 @@ impl SourceDoor for HookDoor {
     }
 
     fn refused(&self, status: u16, refusal: &Refusal) {
-        // An upstream that retries repairs a refusal by itself; one that does not has lost a delivery.
-        let gap = (!self.source.policy().retries).then(|| refusal.name());
+        // An upstream that retries repairs a refusal by itself; one that does not has lost a delivery. A request without a
+        // signature is anybody's, and must not open gaps.
+        let is_lost = self.source.policy().retries_for.is_zero() && !matches!(refusal, Refusal::Method | Refusal::Unsigned);
+        let gap = is_lost.then(|| refusal.name());
         self.answers.count(&self.source.name, status, gap);
         let source = self.source.name.to_string();
         self.source.reporter.emit(DeliveryRefused { source, status: status.to_string(), reason: refusal.name().to_owned() });

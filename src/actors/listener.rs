@@ -6,9 +6,12 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::http::hooks::Hooks;
 use crate::http::{Routes, edge};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
 
+/// After the drain, deliveries without a caller get this long to be stored.
+const SETTLE: Duration = Duration::from_secs(2);
 /// The accept loop shows itself every second.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -21,6 +24,8 @@ pub struct Options {
     pub socket: Arc<TcpListener>,
     /// What it answers.
     pub routes: Routes,
+    /// What may still be at work when the socket has drained: deliveries whose callers hung up.
+    pub hooks: Option<Hooks>,
     /// Its limits.
     pub edge: edge::Options,
     /// What happens when it fails too often.
@@ -29,7 +34,7 @@ pub struct Options {
 
 /// The child spec. The stop deadline covers the drain.
 pub fn spec(options: Options) -> ChildSpec {
-    let deadline = options.edge.drain_deadline + Duration::from_secs(2);
+    let deadline = options.edge.drain_deadline + SETTLE + Duration::from_secs(2);
     worker(options.id, options.meltdown, deadline, Waker::default(), move || Socket { options: options.clone() })
 }
 
@@ -45,6 +50,10 @@ impl Work for Socket {
         let life = Arc::clone(&cx.life);
         let sign: edge::Sign = Arc::new(move || life.allow(SILENCE));
         edge::serve(socket, self.options.routes.clone(), self.options.edge.clone(), sign, cx.stopping.clone()).await;
+        if let Some(hooks) = &self.options.hooks {
+            // Bounded by our own stop deadline; what is not stored by then was not acknowledged.
+            let _ = tokio::time::timeout(SETTLE, hooks.settled()).await;
+        }
         Ok(Rest::For(Duration::from_secs(60)))
     }
 }

@@ -25,7 +25,7 @@ use crate::upstream::Upstream;
 /// How a source behaves, as configured.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long a new mark waits for company before it is fetched.
+    /// Shortest time between two bulk reads of a resource: hints gather meanwhile.
     pub linger: Duration,
     /// Whether passes run (incremental and sweep; the first sweep, the backfill, always does).
     pub passes: bool,
@@ -77,8 +77,10 @@ pub struct Source {
     pub scope: String,
     /// The limits of that scope.
     pub limits: Limits,
-    /// Its limiter.
+    /// The limiter of its scope, which sources on one quota share.
     pub limiter: limiter::Handle,
+    /// The limiter is a child of this source.
+    pub owns_limiter: bool,
     /// The store.
     pub store: Store,
     /// The clock.
@@ -148,6 +150,7 @@ impl Source {
             scope,
             limits,
             limiter: limiter::Handle::default(),
+            owns_limiter: true,
             store,
             clock,
             reporter,
@@ -163,6 +166,12 @@ impl Source {
             fence: watch::Sender::new(None),
             connector,
         }
+    }
+
+    /// Draws on the limiter of another source with the same scope: one quota, one account of it.
+    #[must_use]
+    pub fn sharing(self, other: &Self) -> Self {
+        Self { limiter: other.limiter.clone(), owns_limiter: false, ..self }
     }
 
     /// The right to write this source's rows; waits for it, until `stopping`.

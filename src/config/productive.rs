@@ -7,7 +7,7 @@ use url::Url;
 use super::reader::Item;
 use super::schema::{default, optional, required, section, table};
 use super::secret::{Secret, Secrets};
-use super::value::{Value, confidential, if_set, seconds, within, words};
+use super::value::{Value, confidential, each, if_set, seconds, text, within, words};
 
 /// Resources of a Productive source, by the vendor's names.
 pub const RESOURCES: [&str; 22] = [
@@ -55,7 +55,7 @@ section! {
             "[{ requests = 100, per = \"10s\", scope = \"token\" }, { server_time = \"30m\", per = \"1h\", scope = \"organization\" }, { concurrent = 8 }]"), if_set(some_quota);
         /// JSON pointers, with * for any run of characters but /, that are cut before hashing and storing: what a replica of
         /// project data should not spread.
-        exclude: Vec<String> = default("[\"/attributes/*cost*\", \"/attributes/*salar*\", \"/attributes/*margin*\"]"), pointers;
+        exclude: Vec<String> = default("[\"/attributes/*cost*\", \"/attributes/*salar*\", \"/attributes/*margin*\"]"), each(text(pointer));
         /// Whether the event feeds (activities, deleted_items, time_entry_versions) are polled: without hooks they are the fast way.
         feeds: bool = default("true");
         /// How often each of them is.
@@ -132,9 +132,9 @@ fn some_quota(quotas: &Vec<Quota>) -> Result<(), String> {
     Ok(())
 }
 
-fn pointers(pointers: &Vec<String>) -> Result<(), String> {
-    match pointers.iter().find(|pointer| !pointer.starts_with('/') || pointer.len() < 2) {
-        Some(pointer) => Err(format!("{pointer:?} is not a JSON pointer such as \"/attributes/cost*\"")),
-        None => Ok(()),
+fn pointer(pointer: &str) -> Result<(), String> {
+    match pointer.starts_with('/') && pointer.len() > 1 {
+        true => Ok(()),
+        false => Err(format!("{pointer:?} is not a JSON pointer such as \"/attributes/cost*\"")),
     }
 }

@@ -9,7 +9,7 @@ use url::Url;
 use super::reader::Item;
 use super::schema::{Key, default, optional, required, section};
 use super::secret::{Secret, SecretError, SecretText, Secrets};
-use super::value::{Size, Value, days, if_set, quoted, seconds, within, words};
+use super::value::{Size, Value, days, each, if_set, quoted, seconds, text, within, words};
 
 section! {
     /// Where the replica and the daemon's own tables live.
@@ -20,9 +20,9 @@ section! {
         /// Password for PostgreSQL where peer login is not possible; it never stands in the URL.
         password: Option<Secret> = optional("{ credential = \"database-password\" }");
         /// PostgreSQL roles that may select from the views. They must exist.
-        grant: Vec<String> = default("[]"), role_names;
+        grant: Vec<String> = default("[]"), each(text(role_name));
         /// Unix group that may read the SQLite file; the file becomes 0640 and its directory 2750.
-        read_group: Option<String> = optional("\"instep-read\""), if_set(not_empty);
+        read_group: Option<String> = optional("\"instep-read\""), if_set(text(not_empty));
         /// Connections for reading and for the sources. Writes are serial per source, so a few are enough; the journal has its own.
         connections: u32 = default("8"), within(2..=200);
     }
@@ -273,7 +273,7 @@ fn guarded(admin: &Admin) -> Result<(), String> {
     }
 }
 
-fn not_empty(text: &String) -> Result<(), String> {
+fn not_empty(text: &str) -> Result<(), String> {
     match text.is_empty() {
         true => Err("must not be empty".to_owned()),
         false => Ok(()),
@@ -281,13 +281,11 @@ fn not_empty(text: &String) -> Result<(), String> {
 }
 
 /// Plain names only: a role is written into `GRANT`, and nothing else should be writable there.
-fn role_names(roles: &Vec<String>) -> Result<(), String> {
-    let plain = |role: &String| {
-        !role.is_empty() && role.len() <= 63 && role.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
-    };
-    match roles.iter().find(|role| !plain(role)) {
-        Some(role) => Err(format!("{role:?} is not a role name: letters, digits, _, - and ., at most 63")),
-        None => Ok(()),
+fn role_name(role: &str) -> Result<(), String> {
+    let plain = role.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    match plain && (1..=63).contains(&role.len()) {
+        true => Ok(()),
+        false => Err(format!("{role:?} is not a role name: letters, digits, _, - and ., at most 63")),
     }
 }
 

@@ -402,3 +402,11 @@ fn what_is_printed_is_a_configuration_again() {
     let again = parse(&lines.collect::<String>());
     assert_eq!((again.store, again.listen, again.limits, again.sources), (config.store, config.listen, config.limits, config.sources));
 }
+
+#[test]
+fn lists_are_checked_by_element() {
+    let (.., message) = only_mistake("[store]\ngrant = [\"portal\", \"x; drop table\"]\n");
+    assert!(message.starts_with("\"x; drop table\" is not a role name"), "{message}");
+    let (.., message) = only_mistake(&format!("{PMP}exclude = [\"attributes/cost\"]\n"));
+    assert!(message.contains("is not a JSON pointer"), "{message}");
+}

@@ -73,6 +73,16 @@ pub(super) fn if_set<T: Value>(check: impl Fn(&T) -> Result<(), String>) -> impl
     move |value| value.as_ref().map_or(Ok(()), &check)
 }
 
+/// Accepts a list of what `check` accepts.
+pub(super) fn each<T>(check: impl Fn(&T) -> Result<(), String>) -> impl Fn(&Vec<T>) -> Result<(), String> {
+    move |values| values.iter().try_for_each(&check)
+}
+
+/// A check of texts as a check of values.
+pub(super) fn text(check: impl Fn(&str) -> Result<(), String>) -> impl Fn(&String) -> Result<(), String> {
+    move |value| check(value)
+}
+
 /// Accepts `https` URLs, and `http` to this very machine: a token must not cross a network in the clear.
 pub(super) fn confidential(url: &Url) -> Result<(), String> {
     let local = match url.host() {
@@ -193,7 +203,7 @@ impl Value for Duration {
         }
         let (scale, unit) = match millis {
             0 => (1000, "s"),
-            _ => units.into_iter().find(|(scale, _)| millis % scale == 0).unwrap_or((1, "ms")),
+            _ => units.into_iter().find(|(scale, _)| millis.is_multiple_of(*scale)).unwrap_or((1, "ms")),
         };
         format!("\"{}{unit}\"", millis / scale)
     }
@@ -212,7 +222,7 @@ impl Value for Size {
 
     fn show(&self) -> String {
         let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let unit = units.into_iter().find(|(scale, _)| self.0 > 0 && self.0 % scale == 0).unwrap_or((1, "B"));
+        let unit = units.into_iter().find(|(scale, _)| self.0 > 0 && self.0.is_multiple_of(*scale)).unwrap_or((1, "B"));
         format!("\"{}{}\"", self.0 / unit.0, unit.1)
     }
 }

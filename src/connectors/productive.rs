@@ -31,6 +31,8 @@ use catalog::{Changes, HOOK_EVENTS, KINDS, Kind};
 const PAGE_SIZE: usize = 200;
 /// Productive's deliveries are single documents with their includes; 2 MiB is far above what was ever seen.
 const HOOK_BODY_MAX: u64 = 2 * 1024 * 1024;
+/// The vendor's texts name spans between 12 hours and two days; the shortest is counted on.
+const RETRIES_FOR: Duration = Duration::from_secs(12 * 3600);
 const SIGNATURE_HEADER: &str = "productive-signature";
 
 /// The names of everything that can be replicated, in the vendor's words.
@@ -166,6 +168,10 @@ const DEFAULT_POLL: Duration = Duration::from_secs(5 * 60);
 const DEFAULT_SWEEP: Duration = Duration::from_secs(24 * 3600);
 
 impl Connector for Productive {
+    fn kind(&self) -> &'static str {
+        "productive"
+    }
+
     fn resources(&self) -> &[ResourceSpec] {
         &self.resources
     }
@@ -175,7 +181,7 @@ impl Connector for Productive {
     }
 
     fn hook_policy(&self) -> HookPolicy {
-        HookPolicy { body_max: HOOK_BODY_MAX, overload_status: 503, retries: true, signature_header: SIGNATURE_HEADER }
+        HookPolicy { body_max: HOOK_BODY_MAX, overload_status: 503, retries_for: RETRIES_FOR, signature_header: SIGNATURE_HEADER }
     }
 
     fn verify(&self, request: &HookRequest, secrets: &[HookSecret], now: Timestamp) -> Result<Verified, Refusal> {

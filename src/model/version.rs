@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(millis.compare(&seconds), Order::Tie);
         let later = stamp("2026-03-14T10:00:01.500Z");
         assert_eq!(seconds.compare(&later), Order::Older { by: Some(Duration::from_secs(1)) });
-        assert_eq!(millis.clone().cut_to(1_000_000).compare(&stamp("2026-03-14T10:00:00.900Z")), Order::Tie);
+        assert_eq!(millis.cut_to(1_000_000).compare(&stamp("2026-03-14T10:00:00.900Z")), Order::Tie);
     }
 
     #[test]

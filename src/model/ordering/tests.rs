@@ -152,7 +152,7 @@ fn an_older_version_wins_only_by_agreeing_reads_by_key_that_span_the_lag() {
     let soon = read(By::Key, 8, 994, v(800), 2);
     assert_eq!(weigh(&soon, Some(&held), Some(&open), &LAGGING), (RowAction::Keep, first.clone(), Reason::Confirm));
     let in_bulk = read(By::Bulk, 8, 995, v(800), 2);
-    assert_eq!(weigh(&in_bulk, Some(&held), Some(&open), &LAGGING), (RowAction::Keep, first.clone(), Reason::Confirm));
+    assert_eq!(weigh(&in_bulk, Some(&held), Some(&open), &LAGGING), (RowAction::Keep, first, Reason::Confirm));
     let other = weigh(&read(By::Key, 8, 995, v(800), 3), Some(&held), Some(&open), &LAGGING);
     assert!(matches!(other, (RowAction::Keep, MarkAction::Again { agreeing: Some(e) }, _) if e.since == Timestamp(995 * SECOND)));
     let late = read(By::Key, 8, 995, v(800), 2);

@@ -137,7 +137,7 @@ pub(super) static CATALOG: [Spec; 27] = [
         filters: &[CREATED, ACTIVITY, ("archived_at", F::Ended)],
         has_archive: true,
         events: Some([26, 27, 28]),
-        ..plain(C::People, "people", "person", "last_name", &[])
+        ..plain(C::People, "people", "person", "last_name", &[to("company", C::Companies)])
     },
     Spec {
         filters: &[CREATED, ACTIVITY, ("archived_at", F::Ended)],

@@ -111,8 +111,8 @@ fn step(inner: &mut Inner, dice: &mut Dice, kinds: Kinds, now_us: i64) -> u64 {
         24..=28 if collection.spec().has_archive => archive(inner, dice, collection, now_us),
         29..=32 if collection == C::Tasks => move_task(inner, dice, now_us),
         33..=36 => update_twice(inner, dice, collection, now_us, now_us),
-        // The same second, another millisecond.
-        37..=40 => update_twice(inner, dice, collection, now_us, now_us + 3_000),
+        // Nearly always the same second, never the same millisecond.
+        37..=40 => update_twice(inner, dice, collection, now_us - 3_000, now_us),
         _ => {
             if let Some(id) = inner.world.pick(collection, dice.throw()) {
                 update(inner, dice, collection, id, now_us);
