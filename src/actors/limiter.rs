@@ -184,6 +184,7 @@ pub fn spec(options: Options, handle: Handle) -> ChildSpec {
         id: "limiter".to_owned(),
         meltdown: Meltdown::Escalate,
         stop_deadline: Duration::from_secs(2),
+        children: Vec::new(),
         start: Arc::new(move |supervisor, cx| {
             let arguments = (options.clone(), handle.clone(), cx);
             Box::pin(async move {

@@ -14,6 +14,8 @@ mod memory;
 mod one_daemon;
 mod poison;
 mod queries;
+mod ractor_semantics;
 mod removal;
 mod rotation;
 mod service;
+mod tidy;
