@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::journal::Journal;
+use super::journal::{Journal, Room};
 use super::source::{LiveMode, Source};
 use super::watchdog::Critical;
 use crate::clock::Clock;
@@ -59,6 +59,9 @@ impl Desk {
 
     fn wrong(&self) -> Vec<String> {
         let mut wrong = self.ready().wrong;
+        if self.journal.health().room() == Room::Low {
+            wrong.push("the disk is nearly at disk_floor: passes rest".to_owned());
+        }
         for (path, standing) in self.roster.snapshot() {
             if matches!(standing.state, "parked" | "restarting") {
                 let why = standing.last_failure.unwrap_or_default();
@@ -115,6 +118,9 @@ impl StatusSource for Desk {
         let mut wrong = Vec::new();
         if self.journal.health().is_lost() {
             wrong.push("the store cannot commit".to_owned());
+        }
+        if self.journal.health().room() == Room::None {
+            wrong.push("the disk is below disk_floor".to_owned());
         }
         wrong.extend(self.critical.silent().into_iter().map(|id| format!("{id} gives no sign of life")));
         Condition { wrong }
