@@ -18,7 +18,7 @@ pub(crate) mod sandbox;
 pub(crate) mod universe;
 
 pub(crate) use database::{Database, Engine};
-pub(crate) use load::{Ledger, Load};
+pub(crate) use load::Load;
 pub(crate) use process::Process;
 pub(crate) use sandbox::Sandbox;
 pub(crate) use universe::{Setup, Universe};

@@ -10,7 +10,6 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::database::Engine;
 use super::process::{INSTEP, Process, free_port};
 use super::{Database, Sandbox, eventually};
 
@@ -286,9 +285,4 @@ pub(crate) fn signature(token: &str, body: &str) -> String {
 pub(crate) fn about_task(key: &str, note: &str) -> String {
     let object = json!({ "data": { "id": key, "type": "tasks", "attributes": { "title": note } } });
     json!({ "event": "update_task", "item_type": "task", "item_id": key.parse::<u64>().unwrap_or(0), "object": object }).to_string()
-}
-
-/// Whether a store can be shared by several processes.
-pub(crate) fn is_file(engine: Engine) -> bool {
-    engine == Engine::Sqlite
 }
