@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limiter;
 use crate::clock::Clock;
+use crate::config::Secrets;
 use crate::connectors::{Connector, HookPolicy, ResourceSpec};
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// A credential for managing registrations is configured.
     pub manages_hooks: bool,
+    /// Signature tokens of webhooks that were made by hand.
+    pub secrets: Secrets,
     /// Removal budget of rule 11.
     pub brake: Brake,
     /// How long an actor waits for a permit before it looks at its rows again.

@@ -55,6 +55,7 @@ pub fn source_of(
         body_max: config.limits.hook_body.map(|size| size.0),
         public_url: common.public_url.as_ref().map(ToString::to_string),
         manages_hooks: productive.manage_token.is_some(),
+        secrets: productive.secrets.clone(),
         brake: Brake { share: common.brake.share, rows: common.brake.rows, cap: common.brake.cap },
         patience: PATIENCE,
     };
