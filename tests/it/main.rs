@@ -7,6 +7,7 @@
 mod support;
 
 mod ack_is_durable;
+mod actors_md;
 mod duplicates;
 mod durability;
 mod edge;

@@ -23,7 +23,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("reqwest", &["upstream", "cli", "sandbox", "demo"]),
     ("prometheus_client", &["report"]),
     ("tracing_subscriber", &["telemetry"]),
-    ("clap", &["cli"]),
+    ("clap", &["cli", "sandbox"]),
 ];
 
 /// Rooms that decide and never wait: bytes in, decisions out.
