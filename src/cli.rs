@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod client;
 
 pub mod check;
+pub mod demo;
 pub mod hooks;
 pub mod init;
 pub mod migrate;
@@ -54,6 +55,8 @@ enum Verb {
     Status(status::Args),
     /// Bring the store's schema up to date without running
     Migrate(migrate::Args),
+    /// Prove the main job on a fake organisation: hooks only, passes only, both with faults
+    Demo(demo::Args),
     /// Run a fake upstream over real HTTP, for trials and tests
     Sandbox(sandbox::Args),
 }
@@ -75,6 +78,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Hooks(args) => hooks::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Migrate(args) => migrate::run(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Sandbox(args) => sandbox::run(&args),
     }
 }
