@@ -129,6 +129,9 @@ impl Trial<'_> {
         }
         // The requests of the backfill have left the rate limit's window, as they have in a running daemon.
         tokio::time::sleep(Duration::from_secs(10)).await;
+        if let Some(errors) = self.plan.upstream_errors() {
+            self.upstream.faults(&errors).await?;
+        }
         let before_churn = self.upstream.report().await?;
         let churn_at = self.clock.now();
         say(arm, format_args!("{} changes at {} a second", self.plan.changes, self.plan.per_second));
@@ -158,14 +161,13 @@ impl Trial<'_> {
 
     /// `instep hooks create`, as a person would type it.
     async fn register(&self) -> Result<(), Error> {
-        self.upstream.faults(&self.plan.sound()).await?;
         let arguments = ["hooks", "create", SOURCE, "--config", &self.config];
         if !run_verb(&arguments, &self.directory.path, "hooks.log", Duration::from_secs(90)).await? {
             let log = tail(&self.directory.path.join("hooks.log"));
             return Err(Error::Process(format!("`instep hooks create` failed: {log}")));
         }
         say(self.plan.arm, format_args!("webhooks registered"));
-        self.upstream.faults(&self.plan.faults()).await
+        Ok(())
     }
 
     /// Waits until whatever this arm relies on has had its turn and nothing is left to do.

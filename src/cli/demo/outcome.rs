@@ -56,12 +56,14 @@ pub(super) struct Outcome {
     entities: usize,
     changes: usize,
     changed_entities: usize,
+    poll_s: u64,
+    feed_poll_s: u64,
     operations: BTreeMap<String, usize>,
     pub(super) differences: Vec<Difference>,
     visible: Visible,
     requests_total: u64,
     requests_backfill: u64,
-    requests_registering: u64,
+    requests_waiting: u64,
     requests_churn: u64,
     requests_per_changed: f64,
     refusals: u64,
@@ -102,12 +104,14 @@ impl Outcome {
             entities: comparison.entities,
             changes: changes.len(),
             changed_entities: changed.len(),
+            poll_s: plan.poll.as_secs(),
+            feed_poll_s: plan.feed_poll.as_secs(),
             operations,
             differences: comparison.differences,
             visible: visible(changes, rows),
             requests_total: total(end),
             requests_backfill: total(&reports.after_backfill),
-            requests_registering: total(&reports.before_churn) - total(&reports.after_backfill),
+            requests_waiting: total(&reports.before_churn) - total(&reports.after_backfill),
             requests_churn,
             requests_per_changed: requests_churn as f64 / changed.len().max(1) as f64,
             refusals: number(end, "/refusals_total"),
@@ -159,6 +163,14 @@ impl Outcome {
         self.failures.is_empty()
     }
 
+    fn intervals(&self) -> String {
+        match self.arm {
+            Arm::Hooks => "none: no passes and no feeds after the backfill".to_owned(),
+            Arm::Passes => format!("every resource swept and polled every {} s, feeds every {} s", self.poll_s, self.feed_poll_s),
+            Arm::Both => format!("incremental passes every {} s, feeds every {} s, sweeps daily", self.poll_s, self.feed_poll_s),
+        }
+    }
+
     /// The table.
     pub(super) fn show(&self, out: &mut impl Write) -> io::Result<()> {
         let verdict = if self.holds() { "holds" } else { "DOES NOT HOLD" };
@@ -191,7 +203,7 @@ impl Outcome {
                 "requests",
                 format!(
                     "{} (backfill {}, registering {}, since the churn began {})",
-                    self.requests_total, self.requests_backfill, self.requests_registering, self.requests_churn
+                    self.requests_total, self.requests_backfill, self.requests_waiting, self.requests_churn
                 ),
             ),
             ("requests per changed entity", format!("{:.3} (since the churn began / changed entities)", self.requests_per_changed)),
@@ -199,6 +211,7 @@ impl Outcome {
             ("violations (writes)", self.violations.to_string()),
             ("deliveries", list(&mut self.deliveries.iter().map(|(name, n)| (name, n.to_string())))),
             ("injected faults", list(&mut self.faults.iter().map(|(name, n)| (name, n.to_string())))),
+            ("intervals", self.intervals()),
             ("backfill", format!("{:.1} s", self.backfill_s)),
             ("settled after the last delivery", format!("{:.1} s", self.settled_s)),
             ("daemon's VmHWM", format!("{:.1} MiB", self.vm_hwm_kib as f64 / 1024.0)),

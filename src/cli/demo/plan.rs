@@ -79,38 +79,33 @@ impl Plan {
             (Arm::Passes, false) => (seconds(75), seconds(75)),
             (Arm::Passes, true) => (seconds(12), seconds(12)),
             (_, false) => (seconds(60), seconds(30)),
-            (_, true) => (seconds(60), seconds(8)),
+            (_, true) => (seconds(120), seconds(10)),
         };
         Self { arm, seed, entities, changes, per_second, poll, feed_poll, quick }
     }
 
-    /// Faults that hold from the start. Shares are larger where there are fewer requests, so that each kind surely happens.
+    /// Faults of deliveries and reads, which hold from the start.
     pub(super) fn faults(&self) -> Value {
-        let hooks = json!({ "hooks_duplicated": 0.1, "hooks_delayed": 0.1, "hooks_delay_max_ms": 2_000, "hooks_reordered": 0.1,
-            "read_lag_ms": READ_LAG_MS });
-        match self.arm {
-            Arm::Hooks => hooks,
-            Arm::Passes => json!({ "read_lag_ms": READ_LAG_MS }),
-            Arm::Both => {
-                let mut faults = hooks;
-                faults["hooks_lost"] = json!(0.05);
-                for (name, share) in self.upstream_errors() {
-                    faults[name] = json!(share);
-                }
-                faults["timeout_hang_ms"] = json!(3_000);
-                faults
+        let mut faults = json!({ "read_lag_ms": READ_LAG_MS });
+        if self.arm.hooks() {
+            for (name, share) in [("hooks_duplicated", 0.1), ("hooks_delayed", 0.1), ("hooks_reordered", 0.1)] {
+                faults[name] = json!(share);
             }
+            faults["hooks_delay_max_ms"] = json!(2_000);
         }
+        if self.arm == Arm::Both {
+            faults["hooks_lost"] = json!(0.05);
+        }
+        faults
     }
 
-    /// The same with a sound upstream: while webhooks are being registered.
-    pub(super) fn sound(&self) -> Value {
-        self.upstream_errors().into_iter().map(|(name, _)| (name.to_owned(), json!(0.0))).collect::<serde_json::Map<_, _>>().into()
-    }
-
-    fn upstream_errors(&self) -> [(&'static str, f64); 3] {
+    /// Faults of the upstream's answers, which hold while people work. Shares are larger where there are fewer requests, so that
+    /// each kind surely happens.
+    pub(super) fn upstream_errors(&self) -> Option<Value> {
         let scale = if self.quick { 2.0 } else { 1.0 };
-        [("upstream_5xx", 0.02 * scale), ("timeouts", 0.01 * scale), ("truncated", 0.02 * scale)]
+        let errors =
+            json!({ "upstream_5xx": 0.02 * scale, "timeouts": 0.015 * scale, "timeout_hang_ms": 3_000, "truncated": 0.02 * scale });
+        (self.arm == Arm::Both).then_some(errors)
     }
 
     pub(super) fn churn(&self) -> Value {
