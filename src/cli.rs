@@ -10,6 +10,7 @@ mod client;
 
 pub mod check;
 pub mod decode;
+pub mod demo;
 pub mod hooks;
 pub mod init;
 pub mod migrate;
@@ -59,6 +60,8 @@ enum Verb {
     Status(status::Args),
     /// Bring the store's schema up to date without running
     Migrate(migrate::Args),
+    /// Prove the main job on a fake organisation: hooks only, passes only, both with faults
+    Demo(demo::Args),
     /// Run a fake upstream over real HTTP, for trials and tests
     Sandbox(sandbox::Args),
 }
@@ -81,6 +84,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Decode(args) => decode::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Migrate(args) => migrate::run(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Sandbox(args) => sandbox::run(&args),
     }
 }

@@ -34,12 +34,12 @@ async fn tree(resources: &str) -> Tree {
         "[sources.pmp]\nkind = \"productive\"\norganization = 1\ntoken = {{ env = \"NOT_READ_BEFORE_A_REQUEST\" }}\nresources = {resources}\n"
     );
     let config = Config::parse("instep.toml", &text).unwrap_or_else(|error| panic!("{error}"));
-    let clock = Clock::system();
+    let (clock, reporter) = (Clock::system(), Reporter::new());
     let url = format!("sqlite://{}", state.path().join("replica.db").display());
     let options = store::Options { url, read_group: None, grant: Vec::new(), connections: 1, clock };
     let store = Store::open(options).await.expect("the store opens");
-    let process = Process { store, health: StoreHealth::default(), clock, reporter: Reporter::new() };
     let budget = ByteBudget::new(config.limits.responses_in_flight.0);
+    let process = Process { store, health: StoreHealth::default(), clock, reporter };
     let source = source_of(&config, "pmp", &config.sources["pmp"], budget, process.clone());
     let sources = vec![Arc::new(source.expect("the source is built"))];
     let bind = || TcpListener::bind("127.0.0.1:0").expect("a port");
