@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod client;
 
 pub mod check;
+pub mod decode;
 pub mod demo;
 pub mod hooks;
 pub mod init;
@@ -19,6 +20,8 @@ pub mod status;
 
 /// sysexits: what was asked for makes no sense.
 pub const EX_USAGE: u8 = 64;
+/// sysexits: an input file cannot be read.
+pub const EX_NOINPUT: u8 = 66;
 /// sysexits: something that is needed is not there.
 pub const EX_UNAVAILABLE: u8 = 69;
 /// sysexits: an internal error.
@@ -51,6 +54,8 @@ enum Verb {
     Init(init::Args),
     /// Create, list or delete the webhook registrations of a source
     Hooks(hooks::Args),
+    /// Show what a captured delivery would do
+    Decode(decode::Args),
     /// Show how the running daemon stands, what is wrong first
     Status(status::Args),
     /// Bring the store's schema up to date without running
@@ -76,6 +81,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Init(args) => init::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Hooks(args) => hooks::run(&args),
+        Verb::Decode(args) => decode::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Migrate(args) => migrate::run(&args),
         Verb::Demo(args) => demo::run(&args),

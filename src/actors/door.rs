@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::answers::Answers;
 use super::ask::guarded;
-use super::journal::Journal;
+use super::journal::{Journal, Room};
 use super::source::Source;
 use crate::clock::Timestamp;
 use crate::connectors::{HookSecret, Refusal as Refused};
@@ -79,8 +79,13 @@ impl HookDoor {
         if before.read_at.is_some_and(|at| now.saturating_sub(at) < REREAD_EVERY) {
             return Ok(None);
         }
-        let known = self.source.store.hook_secrets(&self.source.name).await;
-        let known = known.map_err(|_| Unavailable { retry_after: RETRY_AFTER })?;
+        let unavailable = Unavailable { retry_after: RETRY_AFTER };
+        let mut known = self.source.store.hook_secrets(&self.source.name).await.map_err(|_| unavailable)?;
+        let configured = self.source.settings.secrets.read().map_err(|error| {
+            tracing::error!(source = %self.source.name, %error, "a configured signature token cannot be read");
+            unavailable
+        })?;
+        known.extend(configured.iter().map(|secret| HookSecret { route: None, text: secret.expose().to_owned() }));
         let fresh = Secrets { known: known.into(), read_at: Some(now) };
         *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
         if before.read_at.is_some() {
@@ -106,7 +111,7 @@ impl SourceDoor for HookDoor {
 
     fn admit(&self) -> Result<(), Overload> {
         let retry_after = RETRY_AFTER;
-        if self.journal.health().is_lost() {
+        if self.journal.health().is_lost() || self.journal.health().room() == Room::None {
             return Err(Overload::Unavailable { retry_after });
         }
         if self.source.backlog.load(Ordering::Relaxed) <= self.source.settings.backlog_max {

@@ -10,8 +10,12 @@ use crate::report::{Reporter, RowsExpired, StoreBytes};
 use crate::store::{RetentionOptions, Store};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
 
-/// Time between runs.
-const EVERY: Duration = Duration::from_secs(60);
+/// Time between checkpoints: a WAL that grows for longer than this makes the next one long.
+const EVERY: Duration = Duration::from_secs(10);
+/// Time between purges.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+/// Time between countings of the tables, which read their indexes.
+const SIZES_EVERY: Duration = Duration::from_secs(600);
 /// A wall clock that moved by more than this against the monotonic one since the last run is not believed.
 const LEAP: Duration = Duration::from_secs(3600);
 
@@ -30,13 +34,20 @@ pub struct Options {
 
 /// The child spec.
 pub fn spec(options: Options) -> ChildSpec {
-    worker("janitor", Meltdown::Park, Duration::from_secs(3), Waker::default(), move || Janitor { options: options.clone(), last: None })
+    worker("janitor", Meltdown::Park, Duration::from_secs(3), Waker::default(), move || Janitor {
+        options: options.clone(),
+        last: None,
+        purged_at: None,
+        sized_at: None,
+    })
 }
 
 struct Janitor {
     options: Options,
     /// Wall and monotonic time of the last run.
     last: Option<(Timestamp, Duration)>,
+    purged_at: Option<Duration>,
+    sized_at: Option<Duration>,
 }
 
 impl Work for Janitor {
@@ -54,14 +65,18 @@ impl Work for Janitor {
             return Ok(Rest::For(EVERY));
         }
         // A store that is away is the journal's to report; the next run finds the same rows.
-        if let Ok(purged) = self.options.store.purge(&self.options.retention, now).await {
+        if is_due(&mut self.purged_at, PURGE_EVERY, monotonic)
+            && let Ok(purged) = self.options.store.purge(&self.options.retention, now).await
+        {
             for (table, rows) in purged.rows {
                 self.options.reporter.emit(RowsExpired { table: table.to_owned(), rows });
             }
         }
         // As above.
         let _ = self.options.store.checkpoint().await;
-        if let Ok(sizes) = self.options.store.sizes().await {
+        if is_due(&mut self.sized_at, SIZES_EVERY, monotonic)
+            && let Ok(sizes) = self.options.store.sizes().await
+        {
             for size in sizes {
                 if let Some(bytes) = size.bytes {
                     self.options.reporter.set(StoreBytes { file: size.name }, bytes as f64);
@@ -70,4 +85,13 @@ impl Work for Janitor {
         }
         Ok(Rest::For(EVERY))
     }
+}
+
+/// Whether `every` has passed since `last`, which is then now.
+fn is_due(last: &mut Option<Duration>, every: Duration, now: Duration) -> bool {
+    let due = last.is_none_or(|at| now.saturating_sub(at) >= every);
+    if due {
+        *last = Some(now);
+    }
+    due
 }

@@ -25,6 +25,8 @@ use crate::supervision::{ChildSpec, Context, Meltdown};
 
 /// How long a refused or failed booking waits before it is tried again.
 const BOOKING_RETRY: Duration = Duration::from_millis(500);
+/// Who finds no limiter waits this long before asking again.
+const GONE_PAUSE: Duration = Duration::from_millis(500);
 /// The limiter looks at least this often, whatever it waits for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Without a header that says otherwise a 429 pauses this long and a 503 half of it.
@@ -79,7 +81,12 @@ impl Handle {
         self.cast(Message::Acquire { class, endpoint: endpoint.to_owned(), reply });
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(id)) => Ok(Permit { handle: self.clone(), id: Some(id), endpoint: endpoint.to_owned() }),
-            _ => Err(NoPermit),
+            Ok(Err(_)) => {
+                // It is being restarted: whoever asks again at once would only spin.
+                tokio::time::sleep(GONE_PAUSE).await;
+                Err(NoPermit)
+            }
+            Err(_) => Err(NoPermit),
         }
     }
 
@@ -184,6 +191,7 @@ pub fn spec(options: Options, handle: Handle) -> ChildSpec {
         id: "limiter".to_owned(),
         meltdown: Meltdown::Escalate,
         stop_deadline: Duration::from_secs(2),
+        children: Vec::new(),
         start: Arc::new(move |supervisor, cx| {
             let arguments = (options.clone(), handle.clone(), cx);
             Box::pin(async move {

@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::journal::StoreHealth;
 use super::limiter;
 use crate::clock::Clock;
+use crate::config::Secrets;
 use crate::connectors::{Connector, HookPolicy, ResourceSpec};
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
@@ -41,6 +43,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// A credential for managing registrations is configured.
     pub manages_hooks: bool,
+    /// Signature tokens of webhooks that were made by hand.
+    pub secrets: Secrets,
     /// Removal budget of rule 11.
     pub brake: Brake,
     /// How long an actor waits for a permit before it looks at its rows again.
@@ -64,6 +68,19 @@ impl Default for Brake {
     }
 }
 
+/// What all sources of a process share.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// The store.
+    pub store: Store,
+    /// Whether it can commit and has room.
+    pub health: StoreHealth,
+    /// The clock.
+    pub clock: Clock,
+    /// Where things are reported.
+    pub reporter: Reporter,
+}
+
 /// What every actor of a source shares.
 #[derive(Debug)]
 pub struct Source {
@@ -83,6 +100,8 @@ pub struct Source {
     pub owns_limiter: bool,
     /// The store.
     pub store: Store,
+    /// Whether it can commit and has room.
+    pub health: StoreHealth,
     /// The clock.
     pub clock: Clock,
     /// Where things are reported.
@@ -131,18 +150,16 @@ pub enum LiveMode {
 impl Source {
     /// A source without an owner yet.
     #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "called once; a builder would only repeat the fields")]
     pub fn new(
         name: SourceName,
         connector: Arc<dyn ConnectorDebug>,
         upstream: Upstream,
         scope: String,
         limits: Limits,
-        store: Store,
-        clock: Clock,
-        reporter: Reporter,
+        process: Process,
         settings: Settings,
     ) -> Self {
+        let Process { store, health, clock, reporter } = process;
         let names: Vec<ResourceName> = connector.resources().iter().map(|spec| spec.name.clone()).collect();
         Self {
             name,
@@ -152,6 +169,7 @@ impl Source {
             limiter: limiter::Handle::default(),
             owns_limiter: true,
             store,
+            health,
             clock,
             reporter,
             settings,

@@ -1,1 +1,22 @@
-//! it
+//! What is promised, shown on the real binary: the daemon and a fake upstream as processes, on both stores.
+//!
+//! One module a promise. `INSTEP_LONG=1` runs the long forms. PostgreSQL is the server of `INSTEP_TEST_POSTGRES`, else the local
+//! one, else a temporary one; without any its half is skipped aloud, and fails where `CI` is set.
+
+#[path = "../support/support.rs"]
+mod support;
+
+mod ack_is_durable;
+mod actors_md;
+mod duplicates;
+mod durability;
+mod edge;
+mod memory;
+mod one_daemon;
+mod poison;
+mod queries;
+mod ractor_semantics;
+mod removal;
+mod rotation;
+mod service;
+mod tidy;

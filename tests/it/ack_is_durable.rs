@@ -1,0 +1,66 @@
+//! The 200 is written after the disk has the delivery, as the kernel sees it.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::universe::about_task;
+use crate::support::{Database, Engine, Process, Setup, Universe, eventually, run, skipped};
+
+const TRACED: &str = "fdatasync,fsync,write,sendto,writev,pwrite64,read,recvfrom,readv";
+
+#[test]
+fn fdatasync_returns_before_the_200_is_written() {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        skipped("ack_is_durable: there is no strace");
+        return;
+    }
+    run(Engine::Sqlite, trace_one_delivery);
+}
+
+async fn trace_one_delivery(database: Database) {
+    let mut universe = Universe::started(database, &Setup { entities: 100, ..Setup::default() }).await;
+    let key = universe.sandbox.keys("tasks").await.remove(0);
+    let (trace, log) = (universe.folder("trace"), universe.folder("strace.log"));
+    let mut command = Command::new("strace");
+    command.args(["-f", "-y", "-s", "64", "-e", &format!("trace={TRACED}"), "-o"]).arg(&trace);
+    command.args(["-p", &universe.daemon().pid().to_string()]);
+    let mut strace = Process::start(&mut command, &log);
+    eventually("strace is attached to every thread", Duration::from_secs(10), async || {
+        assert!(strace.ended().is_none(), "strace: {}", strace.said());
+        let threads = std::fs::read_dir(format!("/proc/{}/task", universe.daemon().pid())).map_err(|error| error.to_string())?.count();
+        // Once it has attached it says with how many threads.
+        let said = strace.said();
+        let is_attached = said.contains("attached") && (threads == 1 || said.contains(&format!("with {threads} threads")));
+        if is_attached { Ok(()) } else { Err(format!("{threads} threads, {said}")) }
+    })
+    .await;
+    let body = about_task(&key, "traced");
+    assert_eq!(universe.deliver("task-updated", &body).await, Ok(200));
+    let lines = eventually("the answer is in the trace", Duration::from_secs(10), async || {
+        let text = std::fs::read_to_string(&trace).map_err(|error| error.to_string())?;
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        if lines.iter().any(|line| line.contains("HTTP/1.1 200")) { Ok(lines) } else { Err(format!("{} lines", lines.len())) }
+    })
+    .await;
+    judge(&lines);
+}
+
+/// The order of the lines is the order in which the kernel told of entries and returns.
+fn judge(lines: &[String]) {
+    let find = |from: usize, what: &str, is_it: &dyn Fn(&str) -> bool| {
+        let found = lines.iter().skip(from).position(|line| is_it(line)).map(|at| from + at);
+        found.unwrap_or_else(|| panic!("no {what} after line {from} of\n{}", lines.join("\n")))
+    };
+    let arrived = find(0, "request", &|line| line.contains("POST /hooks/pmp/task-updated"));
+    let written = find(arrived, "write to the log", &|line| line.contains("pwrite64(") && line.contains("replica.db-wal"));
+    let asked = find(written, "fdatasync", &|line| line.contains("fdatasync(") && line.contains("replica.db-wal"));
+    let thread = lines[asked].split_whitespace().next().unwrap_or_default();
+    let returned = match lines[asked].contains("<unfinished") {
+        false => asked,
+        true => find(asked, "return of fdatasync", &|line| line.starts_with(thread) && line.contains("fdatasync resumed")),
+    };
+    assert!(lines[returned].contains("= 0"), "the disk refused: {}", lines[returned]);
+    let answered = find(arrived, "answer", &|line| line.contains("HTTP/1.1 200"));
+    println!("ack_is_durable: request {arrived}, log written {written}, fdatasync returned {returned}, 200 written {answered}");
+    assert!(returned < answered, "the 200 was written at line {answered}, before fdatasync returned at {returned}:\n{}", lines.join("\n"));
+}

@@ -1,0 +1,176 @@
+//! A database of a test's own, and questions to it in SQL.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, Statement};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::{postgres, skipped};
+
+/// Which database it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// A database that only one test uses, and a folder for everything else of that test.
+#[derive(Clone)]
+pub(crate) struct Database {
+    pub(crate) engine: Engine,
+    /// As it stands in the configuration.
+    pub(crate) url: String,
+    folder: Arc<TempDir>,
+    name: String,
+    reader: Arc<OnceCell<DatabaseConnection>>,
+}
+
+/// Rows, each value as text.
+pub(crate) type Rows = Vec<Vec<Option<String>>>;
+
+impl Database {
+    /// A fresh one; `None` where there is no server, which is said aloud.
+    pub(crate) async fn fresh(engine: Engine) -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("instep-it").tempdir().expect("a folder");
+        // Readers of another user come through here.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("our own folder");
+        let name = format!("instep_it_{}", uuid::Uuid::now_v7().simple());
+        if engine == Engine::Postgres {
+            // systemd makes it; on SQLite the store does.
+            std::fs::create_dir(folder.path().join("state")).expect("our own folder");
+        }
+        let url = match engine {
+            Engine::Sqlite => "sqlite://replica.db".to_owned(),
+            Engine::Postgres => match postgres::server(&name).await {
+                Ok(url) => {
+                    admin(&format!("create database {name}")).await;
+                    url
+                }
+                Err(reason) => {
+                    skipped(&format!("PostgreSQL half: {reason}"));
+                    return None;
+                }
+            },
+        };
+        Some(Self { engine, url, folder: Arc::new(folder), name, reader: Arc::default() })
+    }
+
+    /// Drops it.
+    pub(crate) async fn remove(self) {
+        if self.engine == Engine::Postgres {
+            admin(&format!("drop database {} with (force)", self.name)).await;
+        }
+    }
+
+    /// The folder of the test.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The state directory of the test's daemon, which makes it.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder().join("state")
+    }
+
+    /// The file, where it is one.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.state().join("replica.db")
+    }
+
+    /// Closes our connection; the next question opens another.
+    pub(crate) async fn disconnect(&mut self) {
+        if let Some(reader) = std::mem::take(&mut self.reader).get() {
+            reader.close_by_ref().await.expect("closed");
+        }
+    }
+
+    async fn reader(&self) -> Result<&DatabaseConnection, String> {
+        let connect = async || {
+            let url = match self.engine {
+                Engine::Sqlite => format!("sqlite://{}?mode=ro", self.file().display()),
+                Engine::Postgres => self.url.clone(),
+            };
+            let mut options = ConnectOptions::new(url);
+            options.max_connections(1).sqlx_logging(false).acquire_timeout(Duration::from_secs(10));
+            if self.engine == Engine::Postgres {
+                options.set_schema_search_path("public,instep");
+            }
+            sea_orm::Database::connect(options).await
+        };
+        self.reader.get_or_try_init(connect).await.map_err(|error| error.to_string())
+    }
+
+    /// The rows of a query, unchanged but for the parentheses round it; each column as text.
+    pub(crate) async fn try_rows(&self, sql: &str, columns: &[&str]) -> Result<Rows, String> {
+        let shown: Vec<String> = columns.iter().enumerate().map(|(at, name)| format!("cast(x.\"{name}\" as text) as c{at}")).collect();
+        let text = format!("select {} from ({sql}) x", shown.join(", "));
+        let reader = self.reader().await?;
+        let statement = Statement::from_string(reader.get_database_backend(), text);
+        let rows = reader.query_all_raw(statement).await.map_err(|error| format!("{sql}: {error}"))?;
+        let value = |row: &sea_orm::QueryResult, at: usize| row.try_get::<Option<String>>("", &format!("c{at}")).expect("it is text");
+        Ok(rows.iter().map(|row| (0..columns.len()).map(|at| value(row, at)).collect()).collect())
+    }
+
+    /// As [`Self::try_rows`], for a database that is there.
+    pub(crate) async fn rows(&self, sql: &str, columns: &[&str]) -> Rows {
+        self.try_rows(sql, columns).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The only number of a query whose column is `n`.
+    pub(crate) async fn try_number(&self, sql: &str) -> Result<i64, String> {
+        let rows = self.try_rows(sql, &["n"]).await?;
+        let text = rows.first().and_then(|row| row.first().cloned().flatten()).ok_or_else(|| format!("{sql}: no number"))?;
+        text.parse().map_err(|_| format!("{sql}: {text} is no number"))
+    }
+
+    /// As [`Self::try_number`], for a database that is there.
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        self.try_number(sql).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A column of texts named `v`.
+    pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
+        self.rows(sql, &["v"]).await.into_iter().flatten().map(Option::unwrap_or_default).collect()
+    }
+
+    /// Changes rows behind the daemon's back, which must not run.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let url = match self.engine {
+            Engine::Sqlite => format!("sqlite://{}?mode=rw", self.file().display()),
+            Engine::Postgres => self.url.clone(),
+        };
+        let mut options = ConnectOptions::new(url);
+        options.max_connections(1).sqlx_logging(false).set_schema_search_path("public,instep");
+        let writer = sea_orm::Database::connect(options).await.expect("the database is there");
+        writer.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        writer.close().await.expect("closed");
+    }
+
+    /// How the database would run a query, on one connection after `before`.
+    pub(crate) async fn plan(&self, before: &str, sql: &str) -> String {
+        let reader = self.reader().await.expect("the database is there");
+        let (explain, column) = match self.engine {
+            Engine::Sqlite => ("explain query plan", "detail"),
+            Engine::Postgres => ("explain", "QUERY PLAN"),
+        };
+        if !before.is_empty() {
+            reader.execute_unprepared(before).await.expect("a setting");
+        }
+        let statement = Statement::from_string(reader.get_database_backend(), format!("{explain} {sql}"));
+        let rows = reader.query_all_raw(statement).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let lines: Vec<String> = rows.iter().map(|row| row.try_get("", column).expect("a line")).collect();
+        lines.join("\n")
+    }
+}
+
+/// Runs a statement on the server's own database.
+async fn admin(sql: &str) {
+    let url = postgres::server("postgres").await.expect("the server was there");
+    let connection = sea_orm::Database::connect(url).await.expect("the server was there");
+    connection.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    connection.close().await.expect("closed");
+}

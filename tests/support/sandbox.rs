@@ -1,0 +1,119 @@
+//! The fake upstream: a process, and what tests do to it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::eventually;
+use super::process::{INSTEP, Process};
+
+/// Limits so high that tests are not slowed down; the sandbox's own are tested elsewhere.
+const UNLIMITED: [&str; 8] = [
+    "--token-requests",
+    "1000000",
+    "--organization-requests",
+    "1000000",
+    "--server-ms-per-hour",
+    "1000000000",
+    "--server-ms-per-day",
+    "1000000000",
+];
+
+/// A running fake upstream.
+pub(crate) struct Sandbox {
+    /// `http://127.0.0.1:port/api/v2/`.
+    pub(crate) url: String,
+    _process: Process,
+    client: reqwest::Client,
+}
+
+impl Sandbox {
+    /// Starts one with about so many records.
+    pub(crate) fn start(folder: &Path, entities: u64, arguments: &[String], client: reqwest::Client) -> Self {
+        let mut command = Command::new(INSTEP);
+        command.args(["sandbox", "productive", "--port", "0", "--entities", &entities.to_string()]);
+        command.args(UNLIMITED).args(arguments).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command, &folder.join("sandbox.log"));
+        let mut url = String::new();
+        let stdout = process.stdout().expect("it was piped");
+        BufReader::new(stdout).read_line(&mut url).expect("the sandbox says where it is");
+        assert!(url.starts_with("http://"), "the sandbox did not start: {}", process.said());
+        Self { url: url.trim().to_owned(), _process: process, client }
+    }
+
+    /// What became of requests, deliveries and faults.
+    pub(crate) async fn report(&self) -> Value {
+        self.get("report").await
+    }
+
+    /// `GET` requests for a collection that were answered 200.
+    pub(crate) async fn reads(&self, collection: &str) -> u64 {
+        let report = self.report().await;
+        let rows = report["requests"].as_array().cloned().unwrap_or_default();
+        let is_it = |row: &&Value| row["method"] == "GET" && row["collection"] == collection && row["status"] == 200;
+        rows.iter().filter(is_it).filter_map(|row| row["count"].as_u64()).sum()
+    }
+
+    /// A control endpoint that only answers.
+    pub(crate) async fn get(&self, verb: &str) -> Value {
+        let answer = self.client.get(self.control_url(verb)).send().await.expect("the sandbox answers");
+        serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
+    }
+
+    /// A control endpoint that does something: `update`, `delete`, `faults`, `churn`, …
+    pub(crate) async fn control(&self, verb: &str, request: Value) -> Value {
+        let answer = self.client.post(self.control_url(verb)).body(request.to_string()).send().await.expect("the sandbox answers");
+        let status = answer.status();
+        let body = answer.bytes().await.expect("a body");
+        assert!(status.is_success(), "{verb} {request}: {status} {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).expect("JSON")
+    }
+
+    /// Changes a record without a trace: no delivery, no row in a feed, no new stamp.
+    pub(crate) async fn change_silently(&self, collection: &str, key: &str, attributes: Value) {
+        self.control("update", json!({ "collection": collection, "id": key, "attributes": attributes, "announce": false })).await;
+    }
+
+    /// Waits until no delivery is on its way and no churn runs.
+    pub(crate) async fn quiet(&self, deadline: Duration) {
+        eventually("the sandbox is quiet", deadline, async || {
+            let report = self.report().await;
+            let churn = self.get("churn").await;
+            let is_quiet = report["deliveries_waiting"] == 0 && churn["done"] == true;
+            if is_quiet { Ok(()) } else { Err(format!("{} waiting, churn {churn}", report["deliveries_waiting"])) }
+        })
+        .await;
+    }
+
+    /// The true records of a collection by key, relations included.
+    pub(crate) async fn truth(&self, collection: &str) -> BTreeMap<String, Value> {
+        let mut records = BTreeMap::new();
+        for number in 1.. {
+            let url = format!("{}{collection}?page[size]=200&page[number]={number}&include=*", self.url);
+            let answer = self.client.get(url).header("x-sandbox-observer", "1").send().await.expect("the sandbox answers");
+            let page: Value = serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
+            let rows = page["data"].as_array().unwrap_or_else(|| panic!("{collection}: {page}"));
+            for row in rows {
+                records.insert(row["id"].as_str().expect("ids are texts").to_owned(), row.clone());
+            }
+            if rows.is_empty() || page["meta"]["total_pages"].as_u64().is_none_or(|total| number >= total) {
+                break;
+            }
+        }
+        records
+    }
+
+    /// The keys of a collection.
+    pub(crate) async fn keys(&self, collection: &str) -> Vec<String> {
+        self.truth(collection).await.into_keys().collect()
+    }
+
+    fn control_url(&self, verb: &str) -> String {
+        let root = self.url.trim_end_matches("/api/v2/");
+        format!("{root}/__sandbox/{verb}")
+    }
+}

@@ -1,0 +1,288 @@
+//! A fake upstream, a daemon and its database.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use super::process::{INSTEP, Process, free_port};
+use super::{Database, Sandbox, eventually};
+
+/// The signature token of the deliveries that tests send themselves.
+pub(crate) const TOKEN: &str = "11111111-2222-3333-4444-555555555555";
+/// Enough for the first sweep of everything on a busy machine.
+const BACKFILL: Duration = Duration::from_secs(120);
+
+/// How a universe is made.
+pub(crate) struct Setup {
+    /// About how many records the organisation has.
+    pub(crate) entities: u64,
+    /// Resources, by the vendor's names; each with what is in its table, such as `poll = "2s"`.
+    pub(crate) resources: Vec<(&'static str, &'static str)>,
+    /// Further lines of the source.
+    pub(crate) source: &'static str,
+    /// Further tables of the configuration.
+    pub(crate) tables: &'static str,
+    /// Further arguments of the sandbox.
+    pub(crate) sandbox: Vec<String>,
+}
+
+impl Default for Setup {
+    /// Tasks alone, learned by deliveries alone: no passes after the first, no feeds.
+    fn default() -> Self {
+        Self { entities: 600, resources: vec![("tasks", "")], source: DELIVERIES_ONLY, tables: "", sandbox: Vec::new() }
+    }
+}
+
+/// Neither passes nor feeds: only deliveries bring changes.
+pub(crate) const DELIVERIES_ONLY: &str = "passes = false\nfeeds = false\n";
+
+/// A fake upstream, a daemon and its database.
+pub(crate) struct Universe {
+    pub(crate) database: Database,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) client: reqwest::Client,
+    pub(crate) hooks_port: u16,
+    pub(crate) admin_port: u16,
+    resources: Vec<&'static str>,
+    daemon: Option<Process>,
+}
+
+impl Universe {
+    /// Starts the upstream and writes the configuration; the daemon is not started.
+    pub(crate) fn new(database: Database, setup: &Setup) -> Self {
+        let client = client();
+        let sandbox = Sandbox::start(database.folder(), setup.entities, &setup.sandbox, client.clone());
+        let resources = setup.resources.iter().map(|(name, _)| *name).collect();
+        let universe = Self { database, sandbox, client, hooks_port: free_port(), admin_port: free_port(), resources, daemon: None };
+        std::fs::write(universe.folder("token"), "read").expect("our own folder");
+        std::fs::write(universe.folder("hook-token"), TOKEN).expect("our own folder");
+        std::fs::write(universe.config(), universe.configuration(setup)).expect("our own folder");
+        universe
+    }
+
+    /// Starts the upstream and the daemon, and waits until every record is there.
+    pub(crate) async fn started(database: Database, setup: &Setup) -> Self {
+        let mut universe = Self::new(database, setup);
+        universe.run().await;
+        universe.backfilled().await;
+        universe
+    }
+
+    fn configuration(&self, setup: &Setup) -> String {
+        let (store, password) = match url::Url::parse(&self.database.url) {
+            Ok(mut url) if url.password().is_some() => {
+                std::fs::write(self.folder("password"), url.password().unwrap_or_default()).expect("our own folder");
+                url.set_password(None).expect("a URL with a host");
+                (url.to_string(), format!("password = {{ file = {:?} }}\n", self.folder("password")))
+            }
+            _ => (self.database.url.clone(), String::new()),
+        };
+        let mut text = format!(
+            "[store]\nurl = {store:?}\n{password}[listen]\nhooks = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n{}\n",
+            self.hooks_port, self.admin_port, setup.tables
+        );
+        let _ = write!(
+            text,
+            "[sources.pmp]\nkind = \"productive\"\norganization = 435\nurl = {:?}\ntoken = {{ file = {token:?} }}\n\
+             manage_token = {{ file = {token:?} }}\nsecrets = [{{ file = {:?} }}]\npublic_url = \"http://127.0.0.1:{}\"\n\
+             quota = [{{ requests = 2000, per = \"1s\" }}, {{ concurrent = 8 }}]\nexclude = []\nlinger = \"50ms\"\n\
+             read_lag = \"0s\"\nlist_lag = \"0s\"\nfeed_poll = \"1s\"\n{}\n[sources.pmp.resources]\n",
+            self.sandbox.url,
+            self.folder("hook-token"),
+            self.hooks_port,
+            setup.source,
+            token = self.folder("token"),
+        );
+        for (name, table) in &setup.resources {
+            let _ = writeln!(text, "{name} = {{ {table} }}");
+        }
+        text
+    }
+
+    /// A file in the test's folder.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.database.folder().join(name)
+    }
+
+    /// The configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder("instep.toml")
+    }
+
+    /// `instep run` as it would be started, for tests that want it otherwise.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(INSTEP);
+        command.args(["run", "--config"]).arg(self.config()).env("STATE_DIRECTORY", self.database.state());
+        command.env_remove("NOTIFY_SOCKET").current_dir(self.database.folder());
+        command
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub(crate) async fn run(&mut self) {
+        self.launch(&mut self.command());
+        self.ready().await;
+    }
+
+    /// Starts the daemon by `command` without waiting.
+    pub(crate) fn launch(&mut self, command: &mut Command) {
+        assert!(self.daemon.is_none(), "it runs already");
+        self.daemon = Some(Process::start(command, &self.folder("daemon.log")));
+    }
+
+    /// Waits until the daemon can accept durably.
+    pub(crate) async fn ready(&mut self) {
+        let url = format!("http://127.0.0.1:{}/readyz", self.admin_port);
+        let client = self.client.clone();
+        let daemon = self.daemon();
+        eventually("the daemon is ready", Duration::from_secs(60), async || {
+            assert!(daemon.ended().is_none(), "the daemon ended while starting");
+            let answer = client.get(&url).send().await.map_err(|error| error.to_string())?;
+            if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) }
+        })
+        .await;
+    }
+
+    /// The running daemon.
+    pub(crate) fn daemon(&mut self) -> &mut Process {
+        self.daemon.as_mut().expect("it was started")
+    }
+
+    /// Kills the daemon as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.daemon = None;
+    }
+
+    /// Tells the daemon to stop and waits for its end.
+    pub(crate) async fn stop(&mut self) -> Option<i32> {
+        self.daemon().signal("TERM");
+        let code = self.daemon().exit_code(Duration::from_secs(40)).await;
+        self.daemon = None;
+        code
+    }
+
+    /// Runs a verb of the binary with this configuration.
+    pub(crate) fn verb(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(INSTEP);
+        command.args(arguments).arg("--config").arg(self.config()).env("STATE_DIRECTORY", self.database.state());
+        command.current_dir(self.database.folder()).output().expect("the binary runs")
+    }
+
+    /// Waits until every resource was read completely once, and nothing is left to look at.
+    pub(crate) async fn backfilled(&self) {
+        let n = self.resources.len() as i64;
+        eventually("the first sweep ends", BACKFILL, async || {
+            let sql = "select count(*) as n from instep_resources where complete_as_of is not null";
+            let complete = self.database.try_number(sql).await?;
+            if complete == n { Ok(()) } else { Err(format!("{complete} of {n} resources are complete")) }
+        })
+        .await;
+        self.idle(BACKFILL).await;
+    }
+
+    /// Waits until no delivery waits and no mark is open.
+    pub(crate) async fn idle(&self, deadline: Duration) {
+        eventually("nothing waits", deadline, async || {
+            let pending = self.database.try_number("select count(*) as n from instep_delivery where state = 'pending'").await?;
+            let marks = self.database.try_number("select count(*) as n from instep_mark").await?;
+            if pending + marks == 0 { Ok(()) } else { Err(format!("{pending} deliveries and {marks} marks")) }
+        })
+        .await;
+    }
+
+    /// Sends a delivery with a right signature; the answer's status, or why there was none.
+    pub(crate) async fn deliver(&self, route: &str, body: &str) -> Result<u16, String> {
+        deliver(&self.client, self.hooks_port, route, body).await
+    }
+
+    /// Waits until the replica holds exactly what the upstream has, in every resource.
+    pub(crate) async fn in_step(&self, deadline: Duration) {
+        eventually("the replica is in step", deadline, async || {
+            for resource in &self.resources {
+                let differences = self.differences(resource).await?;
+                if let Some(first) = differences.first() {
+                    return Err(format!("{resource}: {} differences; {first}", differences.len()));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Where the replica of a resource and the true state differ, field by field.
+    pub(crate) async fn differences(&self, resource: &str) -> Result<Vec<String>, String> {
+        let rows = self.database.try_rows(&format!("select key, payload from pmp_{resource}"), &["key", "payload"]).await?;
+        let truth = self.sandbox.truth(resource).await;
+        let mut replica = BTreeMap::new();
+        for row in rows {
+            let (Some(Some(key)), Some(Some(payload))) = (row.first().cloned(), row.get(1).cloned()) else {
+                return Err("a row without key or payload".to_owned());
+            };
+            replica.insert(key, serde_json::from_str::<Value>(&payload).map_err(|error| error.to_string())?);
+        }
+        let mut found = Vec::new();
+        found.extend(truth.keys().filter(|key| !replica.contains_key(*key)).map(|key| format!("{key} is missing")));
+        for (key, held) in &replica {
+            match truth.get(key) {
+                None => found.push(format!("{key} is gone upstream")),
+                Some(record) => found.extend(compare(key, record, held)),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Fields that change without the record changing are not compared.
+const VOLATILE: [&str; 2] = ["last_activity_at", "last_seen_at"];
+
+fn compare(key: &str, record: &Value, held: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    let attributes = record["attributes"].as_object().cloned().unwrap_or_default();
+    for (name, value) in attributes.iter().filter(|(name, _)| !VOLATILE.contains(&name.as_str())) {
+        if held["attributes"].get(name) != Some(value) {
+            found.push(format!("{key}.{name}: {value} upstream, {} here", held["attributes"][name]));
+        }
+    }
+    for (name, relation) in held["relationships"].as_object().into_iter().flatten() {
+        if relation["data"] != record["relationships"][name]["data"] {
+            found.push(format!("{key}.{name}: {} upstream, {} here", record["relationships"][name]["data"], relation["data"]));
+        }
+    }
+    found
+}
+
+/// A client without a pool: a killed daemon leaves no half-dead connections in it.
+pub(crate) fn client() -> reqwest::Client {
+    // A second installation is refused and harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    builder.retry(reqwest::retry::never()).pool_max_idle_per_host(0).timeout(Duration::from_secs(20)).build().expect("a client")
+}
+
+/// Sends a delivery with a right signature.
+pub(crate) async fn deliver(client: &reqwest::Client, port: u16, route: &str, body: &str) -> Result<u16, String> {
+    let url = format!("http://127.0.0.1:{port}/hooks/pmp/{route}");
+    let request = client.post(url).header("content-type", "application/json").header("productive-signature", signature(TOKEN, body));
+    let answer = request.body(body.to_owned()).send().await.map_err(|error| error.to_string())?;
+    Ok(answer.status().as_u16())
+}
+
+/// The vendor's signature, written down here a second time so that a mistake in ours is seen.
+pub(crate) fn signature(token: &str, body: &str) -> String {
+    let seconds = 1_700_000_000;
+    let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("keys may have any length");
+    mac.update(format!("{seconds}.{body}").as_bytes());
+    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("t={seconds}, s={hex}")
+}
+
+/// The body of a delivery about a task; `note` makes it unlike any other.
+pub(crate) fn about_task(key: &str, note: &str) -> String {
+    let object = json!({ "data": { "id": key, "type": "tasks", "attributes": { "title": note } } });
+    json!({ "event": "update_task", "item_type": "task", "item_id": key.parse::<u64>().unwrap_or(0), "object": object }).to_string()
+}
