@@ -18,7 +18,10 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// Signs of life of the critical actors; each incarnation puts its own in.
 #[derive(Clone, Debug, Default)]
-pub struct Critical(Arc<Mutex<Vec<(String, Arc<Life>)>>>);
+pub struct Critical(Arc<Mutex<Lives>>);
+
+/// Signs of life by the actor's name.
+type Lives = Vec<(String, Arc<Life>)>;
 
 impl Critical {
     /// The same spec, with every incarnation's sign of life kept here.
