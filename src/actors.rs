@@ -44,6 +44,7 @@ pub mod journal;
 pub mod keeper;
 pub mod limiter;
 pub mod listener;
+mod meter;
 pub mod owner;
 pub mod reconciler;
 pub mod source;
@@ -110,7 +111,7 @@ impl Plan {
                 fatal,
                 disk_floor: config.retention.disk_floor.0,
             },
-            janitor: janitor::Options { store, retention, clock, reporter: reporter.clone() },
+            janitor: janitor::Options { store, sources: sources.clone(), retention, clock, reporter: reporter.clone() },
             hooks: listener::Options {
                 id: "listener",
                 socket: Arc::new(sockets.hooks),

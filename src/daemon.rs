@@ -16,7 +16,7 @@ use crate::actors::source::Process;
 use crate::actors::{self, Source};
 use crate::clock::Clock;
 use crate::config::{Config, SecretError};
-use crate::report::Reporter;
+use crate::report::{GapOpened, Reporter};
 use crate::service;
 use crate::store::{self, Kind, Store};
 use crate::supervision::{Context, Ended, Life, run_root};
@@ -189,6 +189,7 @@ async fn note_downtime(store: &Store, sources: &[Arc<Source>], clock: Clock) -> 
     for source in sources {
         if now.since(beat) > source.policy().retries_for.max(DOWNTIME_MIN) {
             store.extend_gap(&source.name, "downtime", beat, Some(now)).await?;
+            source.reporter.emit(GapOpened { source: source.name.to_string(), cause: "downtime".into() });
         }
     }
     Ok(())

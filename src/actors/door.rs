@@ -66,6 +66,8 @@ struct Secrets {
     known: Arc<[HookSecret]>,
     /// When they were read, in monotonic time.
     read_at: Option<Duration>,
+    /// Of which registrations: those that this process makes are known at once.
+    registrations: u64,
 }
 
 impl HookDoor {
@@ -76,7 +78,9 @@ impl HookDoor {
     /// The secrets as they stand in the store now, unless they were read a moment ago.
     async fn reread(&self, before: &Secrets) -> Result<Option<Secrets>, Unavailable> {
         let now = self.source.clock.monotonic();
-        if before.read_at.is_some_and(|at| now.saturating_sub(at) < REREAD_EVERY) {
+        let registrations = self.source.registrations.load(Ordering::Acquire);
+        let is_fresh = before.read_at.is_some_and(|at| now.saturating_sub(at) < REREAD_EVERY);
+        if is_fresh && before.registrations == registrations {
             return Ok(None);
         }
         let unavailable = Unavailable { retry_after: RETRY_AFTER };
@@ -86,7 +90,7 @@ impl HookDoor {
             unavailable
         })?;
         known.extend(configured.iter().map(|secret| HookSecret { route: None, text: secret.expose().to_owned() }));
-        let fresh = Secrets { known: known.into(), read_at: Some(now) };
+        let fresh = Secrets { known: known.into(), read_at: Some(now), registrations };
         *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
         if before.read_at.is_some() {
             self.source.reporter.emit(SecretsReread { source: self.source.name.to_string() });

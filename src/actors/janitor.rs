@@ -3,8 +3,11 @@
 //! A run removes at most 5 % of a table. It stops while the wall clock and the monotonic one disagree by more than an hour:
 //! a clock that leapt a year ahead must not empty the tables.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::meter;
+use super::source::Source;
 use crate::clock::{Clock, Timestamp};
 use crate::report::{Reporter, RowsExpired, StoreBytes};
 use crate::store::{RetentionOptions, Store};
@@ -12,6 +15,8 @@ use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, w
 
 /// Time between checkpoints: a WAL that grows for longer than this makes the next one long.
 const EVERY: Duration = Duration::from_secs(10);
+/// Time between measurings of the gauges.
+const MEASURE_EVERY: Duration = Duration::from_secs(30);
 /// Time between purges.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// Time between countings of the tables, which read their indexes.
@@ -24,6 +29,8 @@ const LEAP: Duration = Duration::from_secs(3600);
 pub struct Options {
     /// The store.
     pub store: Store,
+    /// Whose gauges are measured.
+    pub sources: Vec<Arc<Source>>,
     /// How long and how much is kept.
     pub retention: RetentionOptions,
     /// The clock.
@@ -37,6 +44,7 @@ pub fn spec(options: Options) -> ChildSpec {
     worker("janitor", Meltdown::Park, Duration::from_secs(3), Waker::default(), move || Janitor {
         options: options.clone(),
         last: None,
+        measured_at: None,
         purged_at: None,
         sized_at: None,
     })
@@ -46,6 +54,7 @@ struct Janitor {
     options: Options,
     /// Wall and monotonic time of the last run.
     last: Option<(Timestamp, Duration)>,
+    measured_at: Option<Duration>,
     purged_at: Option<Duration>,
     sized_at: Option<Duration>,
 }
@@ -63,6 +72,11 @@ impl Work for Janitor {
         if leapt {
             tracing::warn!("the wall clock leapt; nothing is purged in this run");
             return Ok(Rest::For(EVERY));
+        }
+        if is_due(&mut self.measured_at, MEASURE_EVERY, monotonic) {
+            for source in &self.options.sources {
+                meter::measure(source, now).await;
+            }
         }
         // A store that is away is the journal's to report; the next run finds the same rows.
         if is_due(&mut self.purged_at, PURGE_EVERY, monotonic)

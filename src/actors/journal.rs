@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::answers::Answers;
 use crate::clock::Clock;
 use crate::model::Delivery;
-use crate::report::{DiskFreeBytes, JournalCommitted, JournalFailed, Reporter, StoreLost, StoreRegained};
+use crate::report::{DiskFreeBytes, GapOpened, JournalCommitted, JournalFailed, Reporter, StoreLost, StoreRegained};
 use crate::store::{AnswerCount, Kind, Store};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
 
@@ -269,6 +269,7 @@ impl Writer {
         for (count, cause) in counts {
             if let Some(cause) = cause {
                 store.extend_gap(&count.source, cause, count.at, Some(self.options.clock.now())).await?;
+                self.options.reporter.emit(GapOpened { source: count.source.to_string(), cause: (*cause).to_owned() });
             }
         }
         store.heartbeat().await

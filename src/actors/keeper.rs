@@ -5,6 +5,7 @@
 //! looking first: a create that was cut off is found by its address, and surplus of ours is removed.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -152,7 +153,9 @@ impl Source {
 
     async fn keep_secret(&self, fence: &Fence, registered: &Registered) -> Result<(), store::Error> {
         let (Some(route), Some(secret)) = (&registered.route, &registered.secret) else { return Ok(()) };
-        self.store.put_registration(fence, route, &registered.id, Some(secret), &registered.state).await
+        self.store.put_registration(fence, route, &registered.id, Some(secret), &registered.state).await?;
+        self.registrations.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 
     fn targets(&self) -> Result<impl Fn(&str) -> String + use<>, HooksError> {

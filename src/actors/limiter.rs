@@ -19,7 +19,7 @@ use crate::connectors::Response;
 use crate::quota::{
     Breaker, BreakerOptions, Class, Decision, Limiter, Limits, Outcome, PermitId, Snapshot, State as BreakerState, headers,
 };
-use crate::report::{RateLimited, Reporter};
+use crate::report::{BreakerClosed, BreakerOpened, RateLimited, Reporter};
 use crate::store::Store;
 use crate::supervision::{ChildSpec, Context, Meltdown};
 
@@ -67,8 +67,8 @@ pub struct Observed {
     pub snapshot: Snapshot,
     /// Requests that wait.
     pub n_waiting: usize,
-    /// Endpoints whose breaker is not closed.
-    pub open_breakers: Vec<String>,
+    /// Every endpoint that was asked, and whether its breaker is open.
+    pub breakers: Vec<(String, bool)>,
 }
 
 impl Handle {
@@ -264,6 +264,7 @@ impl State {
         let (now, wall) = (self.options.clock.monotonic(), self.options.clock.now());
         let Some(limiter) = &mut self.limiter else { return };
         let breaker = self.breakers.entry(endpoint.to_owned()).or_insert_with(|| Breaker::new(BreakerOptions::default()));
+        let was = breaker.state();
         match verdict {
             None => {
                 limiter.lost(id, now, wall);
@@ -289,6 +290,16 @@ impl State {
                 }
                 if status >= 500 { breaker.failed(now) } else { breaker.succeeded() }
             }
+        }
+        let (source, endpoint) = (self.options.source.clone(), endpoint.to_owned());
+        match (was, breaker.state()) {
+            (BreakerState::Open(_), BreakerState::Open(_)) => {}
+            (_, BreakerState::Open(until)) => {
+                let seconds = until.saturating_sub(now).as_secs_f64();
+                self.options.reporter.emit(BreakerOpened { source, endpoint, seconds });
+            }
+            (BreakerState::HalfOpen, BreakerState::Closed) => self.options.reporter.emit(BreakerClosed { source, endpoint }),
+            _ => {}
         }
     }
 
@@ -391,7 +402,7 @@ impl State {
         let observed = Observed {
             snapshot: limiter.snapshot(now),
             n_waiting: self.waiting.len(),
-            open_breakers: self.breakers.iter().filter(|(_, b)| open(b)).map(|(name, _)| name.clone()).collect(),
+            breakers: self.breakers.iter().map(|(name, breaker)| (name.clone(), open(breaker))).collect(),
         };
         // Whoever asked may have gone.
         let _ = reply.send(observed);

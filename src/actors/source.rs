@@ -118,6 +118,8 @@ pub struct Source {
     pub syncs: BTreeMap<ResourceName, Waker>,
     /// Deliveries not yet processed, as last counted.
     pub backlog: AtomicU64,
+    /// Grows whenever this process changes a registration, so that its signature token is looked up at once.
+    pub registrations: AtomicU64,
     /// The upstream stopped showing what must be there: nothing is removed meanwhile.
     pub view_lost: AtomicBool,
     /// The upstream's webhooks, as last seen.
@@ -178,6 +180,7 @@ impl Source {
             keeper: Waker::default(),
             syncs: names.iter().map(|name| (name.clone(), Waker::default())).collect(),
             backlog: AtomicU64::new(0),
+            registrations: AtomicU64::new(0),
             view_lost: AtomicBool::new(false),
             live: Mutex::default(),
             in_flight: names.into_iter().map(|name| (name, AtomicUsize::new(0))).collect(),

@@ -98,7 +98,7 @@ impl Desk {
                 "refusals": observed.snapshot.refusals,
                 "paused_s": observed.snapshot.paused_until.map(|until| until.saturating_sub(now).as_secs_f64()),
                 "paused_endpoints": observed.snapshot.paused_endpoints,
-                "open_breakers": observed.open_breakers,
+                "open_breakers": observed.breakers.iter().filter(|(_, open)| *open).map(|(name, _)| name).collect::<Vec<_>>(),
                 "limits": limits,
             })
         });

@@ -20,7 +20,7 @@ const IDLE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 pub struct Critical(Arc<Mutex<Lives>>);
 
-/// Signs of life by the actor's name.
+/// By the actor's id.
 type Lives = Vec<(String, Arc<Life>)>;
 
 impl Critical {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ChildSpec, Context, Life, Meltdown, Policy, Roster, Standing, millis};
 use crate::clock::Clock;
-use crate::report::{ActorParked, ActorRestarted, Reporter};
+use crate::report::{ActorKilled, ActorParked, ActorRestarted, ActorStarted, Reporter};
 
 /// How often children's signs of life are looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -180,6 +180,8 @@ impl State {
         match (child.spec.start)(myself.get_cell(), cx.clone()).await {
             Ok(cell) => {
                 child.running = Some((cell, cx));
+                let actor = format!("{}/{}", self.tree.path, self.children[index].spec.id);
+                self.tree.reporter.emit(ActorStarted { actor });
                 self.publish(index, "running", None);
                 Ok(())
             }
@@ -238,6 +240,8 @@ impl State {
             }
             let cell = cell.clone();
             cell.kill();
+            let actor = format!("{}/{}", self.tree.path, self.children[index].spec.id);
+            self.tree.reporter.emit(ActorKilled { actor, seconds: overdue.as_secs_f64() });
             self.lingering.push((cell, now));
             self.failed(myself, index, format!("silent {} s longer than announced", overdue.as_secs())).await?;
         }

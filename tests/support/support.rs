@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -57,12 +58,11 @@ pub(crate) fn run<F: Future<Output = ()>>(engine: Engine, test: impl FnOnce(Data
 /// # Panics
 /// When it does not hold within the deadline; the last reason is told.
 pub(crate) async fn eventually<T>(what: &str, deadline: Duration, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let clock = Clock::system();
-    let begin = clock.monotonic();
+    let begin = monotonic();
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(reason) if clock.monotonic() - begin > deadline => panic!("{what}: not within {deadline:?}: {reason}"),
+            Err(reason) if monotonic() - begin > deadline => panic!("{what}: not within {deadline:?}: {reason}"),
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
     }
@@ -70,16 +70,17 @@ pub(crate) async fn eventually<T>(what: &str, deadline: Duration, mut look: impl
 
 /// Waits for the moment at which something is to happen; a moment is no condition, so this is not for what a test expects.
 pub(crate) async fn until(moment: Duration) {
-    eventually("a moment", Duration::from_secs(3600), async || match Clock::system().monotonic() {
+    eventually("a moment", Duration::from_secs(3600), async || match monotonic() {
         now if now >= moment => Ok(()),
         _ => Err("it is not yet there".to_owned()),
     })
     .await;
 }
 
-/// Monotonic time.
+/// Monotonic time since the first question for it.
 pub(crate) fn monotonic() -> Duration {
-    Clock::system().monotonic()
+    static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::system);
+    CLOCK.monotonic()
 }
 
 /// Whether the long forms are asked for.

@@ -59,6 +59,7 @@ pub(super) struct Outcome {
     poll_s: u64,
     feed_poll_s: u64,
     operations: BTreeMap<String, usize>,
+    n_differences: usize,
     pub(super) differences: Vec<Difference>,
     visible: Visible,
     requests_total: u64,
@@ -107,6 +108,7 @@ impl Outcome {
             poll_s: plan.poll.as_secs(),
             feed_poll_s: plan.feed_poll.as_secs(),
             operations,
+            n_differences: comparison.differences.len(),
             differences: comparison.differences,
             visible: visible(changes, rows),
             requests_total: total(end),
@@ -184,7 +186,7 @@ impl Outcome {
             ("entities", self.entities.to_string()),
             ("changed entities", format!("{} ({} changes)", self.changed_entities, self.changes)),
             ("changes by operation", list(&mut self.operations.iter().map(|(name, n)| (name, n.to_string())))),
-            ("differences", self.differences.len().to_string()),
+            ("differences", self.n_differences.to_string()),
             (
                 "change to visible",
                 format!(
@@ -227,7 +229,7 @@ impl Outcome {
             writeln!(out, "  difference: {resource} {key} {field}: upstream {upstream}, replica {replica}")?;
         }
         match self.tampering_found {
-            Some(true) => writeln!(out, "  tampered with, and named by the comparison: {}", self.tampered.join(", ")),
+            Some(true) => writeln!(out, "  TAMPERED WITH after the end, and named by the comparison: {}", self.tampered.join(", ")),
             Some(false) => {
                 writeln!(out, "  FAILED: the comparison named other records than those tampered with: {}", self.tampered.join(", "))
             }
