@@ -141,6 +141,26 @@ async fn systemd_waits_longer_than_the_whole_stop() {
 }
 
 #[test]
+fn reports_are_those_of_the_code() {
+    let document = read("actors.md");
+    let declared = read("src/report.rs");
+    for (name, card) in cards(&document) {
+        let told: Vec<&str> = field(&card, "Reports").split('`').skip(1).step_by(2).filter(|word| !word.contains('/')).collect();
+        for report in &told {
+            assert!(declared.contains(&format!(" {report}(")), "{name}: there is no report {report}");
+        }
+        let file = read(field(&card, "File").trim_matches(['`', '.']));
+        for call in file.split("reporter.emit(").skip(1).chain(file.split("reporter.set(").skip(1)) {
+            let report = call.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            // Others are imported under an alias.
+            if !report.is_empty() && declared.contains(&format!("    {report}(")) {
+                assert!(told.contains(&report), "{name}: its card lacks {report}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_policy_is_what_the_document_says() {
     let (document, policy) = (read("actors.md"), Policy::default());
     let (intensity, period, park) = (policy.intensity, policy.period.as_secs(), policy.park.as_secs());
