@@ -31,11 +31,12 @@ use crate::config::Config;
 use crate::daemon::Sockets;
 use crate::http::{admin as admin_routes, edge, hooks};
 use crate::report::Reporter;
-use crate::store::{RetentionOptions, Store};
+use crate::store::RetentionOptions;
 use crate::supervision::{ChildSpec, Meltdown, Policy, Roster, Tree, supervisor};
 
 pub mod answers;
 pub mod ask;
+pub mod control;
 pub mod door;
 pub mod intake;
 pub mod janitor;
@@ -43,6 +44,7 @@ pub mod journal;
 pub mod keeper;
 pub mod limiter;
 pub mod listener;
+mod meter;
 pub mod owner;
 pub mod reconciler;
 pub mod source;
@@ -78,19 +80,17 @@ impl Plan {
     ///
     /// # Errors
     /// When the admin token cannot be made or read.
-    #[expect(clippy::too_many_arguments, reason = "called once, with everything the process shares")]
     pub fn new(
         config: &Config,
         state: &Path,
         sockets: Sockets,
-        clock: Clock,
-        reporter: Reporter,
-        store: Store,
+        process: source::Process,
         sources: Vec<Arc<Source>>,
         fatal: CancellationToken,
     ) -> Result<Self, String> {
+        let source::Process { store, health, clock, reporter } = process;
         let (roster, critical) = (Roster::default(), watchdog::Critical::default());
-        let (queue, answers) = (journal::Journal::default(), answers::Answers::new(clock));
+        let (queue, answers) = (journal::Journal::new(health), answers::Answers::new(clock));
         let door = door::Doors::new(&sources, &queue, &answers, &reporter);
         let gate = hooks::Hooks::new(Arc::new(door), hook_options(config), clock);
         let desk = Arc::new(status::Desk::new(clock, store.clone(), sources.clone(), queue.clone(), roster.clone(), critical.clone()));
@@ -102,8 +102,16 @@ impl Plan {
             roster,
             critical,
             owner: format!("pid {}", std::process::id()),
-            journal: journal::Options { store: store.clone(), journal: queue, answers, reporter: reporter.clone(), clock, fatal },
-            janitor: janitor::Options { store, retention, clock, reporter: reporter.clone() },
+            journal: journal::Options {
+                store: store.clone(),
+                journal: queue,
+                answers,
+                reporter: reporter.clone(),
+                clock,
+                fatal,
+                disk_floor: config.retention.disk_floor.0,
+            },
+            janitor: janitor::Options { store, sources: sources.clone(), retention, clock, reporter: reporter.clone() },
             hooks: listener::Options {
                 id: "listener",
                 socket: Arc::new(sockets.hooks),
@@ -207,10 +215,13 @@ fn retention(config: &Config, sources: &[Arc<Source>]) -> RetentionOptions {
     });
     RetentionOptions {
         deliveries: kept.deliveries,
+        deliveries_max: kept.deliveries_rows,
         changes: kept.changes,
+        changes_max: kept.changes_rows,
         outcomes: kept.outcomes,
         outcomes_max: kept.outcomes_rows,
         tombstones: kept.tombstones,
+        tombstones_max: kept.tombstones_rows,
         quarantine: kept.quarantine,
         quarantine_max: kept.quarantine_rows,
         history: kept.history,

@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 mod client;
 
 pub mod check;
+pub mod decode;
+pub mod demo;
 pub mod hooks;
 pub mod init;
 pub mod migrate;
@@ -18,6 +20,8 @@ pub mod status;
 
 /// sysexits: what was asked for makes no sense.
 pub const EX_USAGE: u8 = 64;
+/// sysexits: an input file cannot be read.
+pub const EX_NOINPUT: u8 = 66;
 /// sysexits: something that is needed is not there.
 pub const EX_UNAVAILABLE: u8 = 69;
 /// sysexits: an internal error.
@@ -50,10 +54,14 @@ enum Verb {
     Init(init::Args),
     /// Create, list or delete the webhook registrations of a source
     Hooks(hooks::Args),
+    /// Show what a captured delivery would do
+    Decode(decode::Args),
     /// Show how the running daemon stands, what is wrong first
     Status(status::Args),
     /// Bring the store's schema up to date without running
     Migrate(migrate::Args),
+    /// Prove the main job on a fake organisation: hooks only, passes only, both with faults
+    Demo(demo::Args),
     /// Run a fake upstream over real HTTP, for trials and tests
     Sandbox(sandbox::Args),
 }
@@ -73,8 +81,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Init(args) => init::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Hooks(args) => hooks::run(&args),
+        Verb::Decode(args) => decode::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Migrate(args) => migrate::run(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Sandbox(args) => sandbox::run(&args),
     }
 }

@@ -336,6 +336,8 @@ pub enum RegistrationError {
 
 /// The code that knows one kind of upstream.
 pub trait Connector: Send + Sync + 'static {
+    /// As written in `kind`.
+    fn kind(&self) -> &'static str;
     /// What it replicates.
     fn resources(&self) -> &[ResourceSpec];
     /// Its event feeds.

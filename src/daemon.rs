@@ -11,10 +11,12 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::actors::journal::StoreHealth;
+use crate::actors::source::Process;
 use crate::actors::{self, Source};
 use crate::clock::Clock;
 use crate::config::{Config, SecretError};
-use crate::report::Reporter;
+use crate::report::{GapOpened, Reporter};
 use crate::service;
 use crate::store::{self, Kind, Store};
 use crate::supervision::{Context, Ended, Life, run_root};
@@ -100,15 +102,15 @@ impl Daemon {
         let store = open(config, state, clock, &stop).await?;
         service::status("migrating the store");
         store.migrate().await?;
-        let sources = build(config, &store, clock, &reporter)?;
+        let process = Process { store: store.clone(), health: StoreHealth::default(), clock, reporter: reporter.clone() };
+        let sources = build(config, &process)?;
         for source in &sources {
             store.install_views(&source.name, source.connector.resources()).await?;
         }
         note_downtime(&store, &sources, clock).await?;
         let (hooks, admin) = (sockets.hooks.local_addr()?, sockets.admin.local_addr()?);
         let fatal = CancellationToken::new();
-        let plan = actors::Plan::new(config, state, sockets, clock, reporter, store.clone(), sources.clone(), fatal.clone())
-            .map_err(StartError::Tree)?;
+        let plan = actors::Plan::new(config, state, sockets, process, sources.clone(), fatal.clone()).map_err(StartError::Tree)?;
         let cx = Context { life: Arc::new(Life::new(clock)), stopping: stop.clone() };
         #[expect(clippy::disallowed_methods, reason = "the root of the supervision tree has no supervisor but the process")]
         let root = tokio::spawn(async move { run_root(plan.tree(), cx).await.map_err(|error| error.to_string()) });
@@ -164,11 +166,11 @@ async fn open(config: &Config, state: &Path, clock: Clock, stop: &CancellationTo
     }
 }
 
-fn build(config: &Config, store: &Store, clock: Clock, reporter: &Reporter) -> Result<Vec<Arc<Source>>, StartError> {
+fn build(config: &Config, process: &Process) -> Result<Vec<Arc<Source>>, StartError> {
     let budget = crate::upstream::ByteBudget::new(config.limits.responses_in_flight.0);
     let mut sources: Vec<Arc<Source>> = Vec::new();
     for (name, configured) in &config.sources {
-        let source = source_of(config, name, configured, budget.clone(), store.clone(), clock, reporter.clone())
+        let source = source_of(config, name, configured, budget.clone(), process.clone())
             .map_err(|reason| StartError::Source { name: name.clone(), reason })?;
         let twin = sources.iter().find(|other| other.scope == source.scope);
         let source = match twin {
@@ -187,6 +189,7 @@ async fn note_downtime(store: &Store, sources: &[Arc<Source>], clock: Clock) -> 
     for source in sources {
         if now.since(beat) > source.policy().retries_for.max(DOWNTIME_MIN) {
             store.extend_gap(&source.name, "downtime", beat, Some(now)).await?;
+            source.reporter.emit(GapOpened { source: source.name.to_string(), cause: "downtime".into() });
         }
     }
     Ok(())

@@ -187,7 +187,7 @@ reports! {
     /// Requests below the hooks that belong to no source.
     StrangerRefused() debug "request to no known source refused" counts "strangers_refused";
     /// Deliveries whose events were worked into the replica.
-    DeliveryProcessed(source; events: u64) debug "delivery processed" counts "deliveries_processed";
+    DeliveriesProcessed(source; deliveries: u64) debug "deliveries processed" counts "deliveries_processed" by deliveries;
     /// Deliveries, records and keys that could not be processed and were put aside.
     ItemQuarantined(source, resource, reason) error "item quarantined" counts "items_quarantined";
     /// Commits of the journal.
@@ -201,7 +201,7 @@ reports! {
     /// Events by what became of them.
     EventsDecided(source, resource, outcome; events: u64) debug "events decided" counts "events" by events;
     /// Effective changes of the replica.
-    ChangesApplied(source, resource, operation; changes: u64) debug "changes applied" counts "changes_applied" by changes;
+    ChangesApplied(source; changes: u64) debug "changes applied" counts "changes_applied" by changes;
     /// Requests to upstreams by status.
     FetchAnswered(source, resource, status; seconds: f64) debug "fetch answered" counts "fetches";
     /// Requests to upstreams that got no usable answer.
@@ -224,7 +224,7 @@ reports! {
     RemovalHeld(source, resource, reason; records: u64) error "removal held" counts "removals_held" by records;
     /// Sources whose view of the upstream was lost.
     ViewLost(source, resource) error "view of the upstream lost" counts "views_lost";
-    /// Periods opened in which deliveries may have been lost.
+    /// Periods opened or extended in which deliveries may have been lost.
     GapOpened(source, cause) warn "gap opened" counts "gaps_opened";
     /// Such periods repaired.
     GapClosed(source, cause) info "gap closed" counts "gaps_closed";
@@ -247,12 +247,10 @@ reports! {
 }
 
 gauges! {
-    /// Seconds since the last change of the upstream that the replica is known to hold.
-    LagSeconds(source, resource) sets "lag_seconds";
+    /// Age of the oldest delivery that is not processed yet, in seconds.
+    LagSeconds(source) sets "lag_seconds";
     /// Deliveries stored and not yet processed.
     BacklogDeliveries(source) sets "backlog_deliveries";
-    /// Bytes of the deliveries stored and not yet processed.
-    BacklogBytes(source) sets "backlog_bytes";
     /// Open marks.
     Marks(source, resource) sets "marks";
     /// Live rows of the replica.
@@ -287,20 +285,20 @@ mod tests {
         for _ in 0..2 {
             reporter.emit(DeliveryAccepted { source: "pmp".into() });
         }
-        reporter.emit(ChangesApplied { source: "pmp".into(), resource: "tasks".into(), operation: "update".into(), changes: 40 });
+        reporter.emit(ChangesApplied { source: "pmp".into(), changes: 40 });
         let text = reporter.render();
         assert!(text.contains("instep_deliveries_accepted_total{source=\"pmp\"} 2\n"), "{text}");
-        assert!(text.contains("instep_changes_applied_total{source=\"pmp\",resource=\"tasks\",operation=\"update\"} 40\n"), "{text}");
+        assert!(text.contains("instep_changes_applied_total{source=\"pmp\"} 40\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
     #[test]
     fn a_gauge_holds_the_last_value() {
         let reporter = Reporter::new();
-        reporter.set(LagSeconds { source: "pmp".into(), resource: "tasks".into() }, 4.0);
-        reporter.set(LagSeconds { source: "pmp".into(), resource: "tasks".into() }, 1.5);
+        reporter.set(LagSeconds { source: "pmp".into() }, 4.0);
+        reporter.set(LagSeconds { source: "pmp".into() }, 1.5);
         let text = reporter.render();
-        assert!(text.contains("instep_lag_seconds{source=\"pmp\",resource=\"tasks\"} 1.5\n"), "{text}");
+        assert!(text.contains("instep_lag_seconds{source=\"pmp\"} 1.5\n"), "{text}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod marks;
 mod passes;
 mod permits;
 mod quarantine;
+pub mod reader;
 mod registrations;
 mod removals;
 mod retention;

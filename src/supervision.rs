@@ -55,6 +55,8 @@ pub struct ChildSpec {
     pub meltdown: Meltdown,
     /// How long an ordered stop may take before it is killed.
     pub stop_deadline: Duration,
+    /// Its own children, where it is a supervisor: the tree can be looked at without being started.
+    pub children: Vec<ChildSpec>,
 }
 
 impl std::fmt::Debug for ChildSpec {

@@ -7,7 +7,7 @@ use super::source::Source;
 use crate::connectors::{Page, ReadError, Request, ResourceSpec, Response};
 use crate::model::ordering::{By, Started};
 use crate::quota::Class;
-use crate::report::{EventsDecided, FetchAnswered, FetchFailed};
+use crate::report::{ChangesApplied, DeliveriesProcessed, EventsDecided, FetchAnswered, FetchFailed};
 use crate::store::{self, Applied, Batch, Fence, LearnedBy, Observed, ResourceRules, What};
 use crate::supervision::Context;
 use crate::upstream::SendError;
@@ -153,6 +153,13 @@ impl Source {
         batch.in_flight = entities.filter(|entity| self.reads(&entity.resource)).cloned().collect();
         let applied = self.store.apply(fence, &batch).await?;
         self.wake(&applied.marks_set);
+        if applied.changes > 0 {
+            self.reporter.emit(ChangesApplied { source: self.name.to_string(), changes: applied.changes });
+        }
+        let processed = batch.deliveries.len() as u64;
+        if processed > 0 {
+            self.reporter.emit(DeliveriesProcessed { source: self.name.to_string(), deliveries: processed });
+        }
         for ((resource, reason), n) in &applied.counts {
             let (source, resource) = (self.name.to_string(), resource.to_string());
             self.reporter.emit(EventsDecided { source, resource, outcome: reason.name().to_owned(), events: *n });

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::answers::Answers;
 use super::ask::guarded;
-use super::journal::Journal;
+use super::journal::{Journal, Room};
 use super::source::Source;
 use crate::clock::Timestamp;
 use crate::connectors::{HookSecret, Refusal as Refused};
@@ -115,7 +115,7 @@ impl SourceDoor for HookDoor {
 
     fn admit(&self) -> Result<(), Overload> {
         let retry_after = RETRY_AFTER;
-        if self.journal.health().is_lost() {
+        if self.journal.health().is_lost() || self.journal.health().room() == Room::None {
             return Err(Overload::Unavailable { retry_after });
         }
         if self.source.backlog.load(Ordering::Relaxed) <= self.source.settings.backlog_max {

@@ -3,15 +3,24 @@
 //! A run removes at most 5 % of a table. It stops while the wall clock and the monotonic one disagree by more than an hour:
 //! a clock that leapt a year ahead must not empty the tables.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::meter;
+use super::source::Source;
 use crate::clock::{Clock, Timestamp};
 use crate::report::{Reporter, RowsExpired, StoreBytes};
 use crate::store::{RetentionOptions, Store};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
 
-/// Time between runs.
-const EVERY: Duration = Duration::from_secs(60);
+/// Time between checkpoints: a WAL that grows for longer than this makes the next one long.
+const EVERY: Duration = Duration::from_secs(10);
+/// Time between measurings of the gauges.
+const MEASURE_EVERY: Duration = Duration::from_secs(30);
+/// Time between purges.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+/// Time between countings of the tables, which read their indexes.
+const SIZES_EVERY: Duration = Duration::from_secs(600);
 /// A wall clock that moved by more than this against the monotonic one since the last run is not believed.
 const LEAP: Duration = Duration::from_secs(3600);
 
@@ -20,6 +29,8 @@ const LEAP: Duration = Duration::from_secs(3600);
 pub struct Options {
     /// The store.
     pub store: Store,
+    /// Whose gauges are measured.
+    pub sources: Vec<Arc<Source>>,
     /// How long and how much is kept.
     pub retention: RetentionOptions,
     /// The clock.
@@ -30,13 +41,22 @@ pub struct Options {
 
 /// The child spec.
 pub fn spec(options: Options) -> ChildSpec {
-    worker("janitor", Meltdown::Park, Duration::from_secs(3), Waker::default(), move || Janitor { options: options.clone(), last: None })
+    worker("janitor", Meltdown::Park, Duration::from_secs(3), Waker::default(), move || Janitor {
+        options: options.clone(),
+        last: None,
+        measured_at: None,
+        purged_at: None,
+        sized_at: None,
+    })
 }
 
 struct Janitor {
     options: Options,
     /// Wall and monotonic time of the last run.
     last: Option<(Timestamp, Duration)>,
+    measured_at: Option<Duration>,
+    purged_at: Option<Duration>,
+    sized_at: Option<Duration>,
 }
 
 impl Work for Janitor {
@@ -53,15 +73,24 @@ impl Work for Janitor {
             tracing::warn!("the wall clock leapt; nothing is purged in this run");
             return Ok(Rest::For(EVERY));
         }
+        if is_due(&mut self.measured_at, MEASURE_EVERY, monotonic) {
+            for source in &self.options.sources {
+                meter::measure(source, now).await;
+            }
+        }
         // A store that is away is the journal's to report; the next run finds the same rows.
-        if let Ok(purged) = self.options.store.purge(&self.options.retention, now).await {
+        if is_due(&mut self.purged_at, PURGE_EVERY, monotonic)
+            && let Ok(purged) = self.options.store.purge(&self.options.retention, now).await
+        {
             for (table, rows) in purged.rows {
                 self.options.reporter.emit(RowsExpired { table: table.to_owned(), rows });
             }
         }
         // As above.
         let _ = self.options.store.checkpoint().await;
-        if let Ok(sizes) = self.options.store.sizes().await {
+        if is_due(&mut self.sized_at, SIZES_EVERY, monotonic)
+            && let Ok(sizes) = self.options.store.sizes().await
+        {
             for size in sizes {
                 if let Some(bytes) = size.bytes {
                     self.options.reporter.set(StoreBytes { file: size.name }, bytes as f64);
@@ -70,4 +99,13 @@ impl Work for Janitor {
         }
         Ok(Rest::For(EVERY))
     }
+}
+
+/// Whether `every` has passed since `last`, which is then now.
+fn is_due(last: &mut Option<Duration>, every: Duration, now: Duration) -> bool {
+    let due = last.is_none_or(|at| now.saturating_sub(at) >= every);
+    if due {
+        *last = Some(now);
+    }
+    due
 }

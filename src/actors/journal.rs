@@ -4,7 +4,7 @@
 //! a restarted journal continues with it; an entry whose batch died with an incarnation is answered "unavailable".
 //! Empty commits keep the heartbeat, by which a start can tell how long nobody was listening.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::answers::Answers;
 use crate::clock::Clock;
 use crate::model::Delivery;
-use crate::report::{JournalCommitted, JournalFailed, Reporter, StoreLost, StoreRegained};
+use crate::report::{DiskFreeBytes, GapOpened, JournalCommitted, JournalFailed, Reporter, StoreLost, StoreRegained};
 use crate::store::{AnswerCount, Kind, Store};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
 
@@ -26,6 +26,8 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 const QUEUE_MAX: usize = 20_000;
 /// An empty commit this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Between commits the store is only asked whether it is there, so that readiness is no older than this.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A lost store is looked for this often.
 const LOST_RETRY: Duration = Duration::from_millis(500);
 
@@ -33,6 +35,18 @@ const LOST_RETRY: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Default)]
 pub struct StoreHealth {
     lost: Arc<AtomicBool>,
+    room: Arc<AtomicU8>,
+}
+
+/// How much room the disk has left, against the configured floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// Enough.
+    Enough,
+    /// Less than twice the floor: passes rest.
+    Low,
+    /// Less than the floor: hooks are refused too, while there is still room to work off what was taken.
+    None,
 }
 
 impl StoreHealth {
@@ -40,6 +54,25 @@ impl StoreHealth {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
+    }
+
+    /// How much room the disk has left.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        match self.room.load(Ordering::Acquire) {
+            0 => Room::Enough,
+            1 => Room::Low,
+            _ => Room::None,
+        }
+    }
+
+    fn saw_disk(&self, free: Option<u64>, floor: u64) {
+        let room = match free {
+            Some(free) if free < floor => 2,
+            Some(free) if free < floor.saturating_mul(2) => 1,
+            _ => 0,
+        };
+        self.room.store(room, Ordering::Release);
     }
 
     fn saw(&self, error: Option<&str>, reporter: &Reporter) {
@@ -58,7 +91,7 @@ impl StoreHealth {
 pub struct NotStored;
 
 /// How the edge reaches the journal.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Journal {
     queue: Arc<Mutex<Vec<Entry>>>,
     waker: Waker,
@@ -72,6 +105,12 @@ struct Entry {
 }
 
 impl Journal {
+    /// An empty queue that tells through `health` how the store stands.
+    #[must_use]
+    pub fn new(health: StoreHealth) -> Self {
+        Self { queue: Arc::default(), waker: Waker::default(), health }
+    }
+
     /// Stores a delivery; `Ok` only after its commit.
     ///
     /// # Errors
@@ -120,6 +159,8 @@ pub struct Options {
     pub reporter: Reporter,
     /// The clock.
     pub clock: Clock,
+    /// Bytes free below which hooks are refused.
+    pub disk_floor: u64,
     /// Cancelled when the process must end: a failed fsync is never retried.
     pub fatal: CancellationToken,
 }
@@ -146,13 +187,15 @@ impl Work for Writer {
             self.commit(batch).await;
             return Ok(Rest::Again);
         }
+        self.look_at_disk();
         let now = self.options.clock.monotonic();
         let is_lost = self.options.journal.health.is_lost();
         if is_lost || now.saturating_sub(self.beat_at) >= HEARTBEAT || self.options.answers.waits() {
             self.beat().await;
-            // What came in meanwhile has woken us; a lost store is looked for by the timer.
+        } else if let Err(error) = self.options.store.ping().await {
+            self.failed(&error);
         }
-        Ok(Rest::For(if self.options.journal.health.is_lost() { LOST_RETRY } else { HEARTBEAT }))
+        Ok(Rest::For(if self.options.journal.health.is_lost() { LOST_RETRY } else { LOOK_EVERY }))
     }
 
     async fn finish(&mut self, _: &Context) {
@@ -168,6 +211,14 @@ impl Work for Writer {
 }
 
 impl Writer {
+    fn look_at_disk(&self) {
+        let free = self.options.store.disk_free();
+        if let Some(free) = free {
+            self.options.reporter.set(DiskFreeBytes {}, free as f64);
+        }
+        self.options.journal.health.saw_disk(free, self.options.disk_floor);
+    }
+
     async fn commit(&mut self, batch: Vec<Entry>) {
         let started = self.options.clock.monotonic();
         let (deliveries, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|entry| (entry.delivery, entry.reply)).unzip();
@@ -218,6 +269,7 @@ impl Writer {
         for (count, cause) in counts {
             if let Some(cause) = cause {
                 store.extend_gap(&count.source, cause, count.at, Some(self.options.clock.now())).await?;
+                self.options.reporter.emit(GapOpened { source: count.source.to_string(), cause: (*cause).to_owned() });
             }
         }
         store.heartbeat().await

@@ -19,12 +19,14 @@ use crate::connectors::Response;
 use crate::quota::{
     Breaker, BreakerOptions, Class, Decision, Limiter, Limits, Outcome, PermitId, Snapshot, State as BreakerState, headers,
 };
-use crate::report::{RateLimited, Reporter};
+use crate::report::{BreakerClosed, BreakerOpened, RateLimited, Reporter};
 use crate::store::Store;
 use crate::supervision::{ChildSpec, Context, Meltdown};
 
 /// How long a refused or failed booking waits before it is tried again.
 const BOOKING_RETRY: Duration = Duration::from_millis(500);
+/// Who finds no limiter waits this long before asking again.
+const GONE_PAUSE: Duration = Duration::from_millis(500);
 /// The limiter looks at least this often, whatever it waits for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Without a header that says otherwise a 429 pauses this long and a 503 half of it.
@@ -65,8 +67,8 @@ pub struct Observed {
     pub snapshot: Snapshot,
     /// Requests that wait.
     pub n_waiting: usize,
-    /// Endpoints whose breaker is not closed.
-    pub open_breakers: Vec<String>,
+    /// Every endpoint that was asked, and whether its breaker is open.
+    pub breakers: Vec<(String, bool)>,
 }
 
 impl Handle {
@@ -79,7 +81,12 @@ impl Handle {
         self.cast(Message::Acquire { class, endpoint: endpoint.to_owned(), reply });
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(id)) => Ok(Permit { handle: self.clone(), id: Some(id), endpoint: endpoint.to_owned() }),
-            _ => Err(NoPermit),
+            Ok(Err(_)) => {
+                // It is being restarted: whoever asks again at once would only spin.
+                tokio::time::sleep(GONE_PAUSE).await;
+                Err(NoPermit)
+            }
+            Err(_) => Err(NoPermit),
         }
     }
 
@@ -184,6 +191,7 @@ pub fn spec(options: Options, handle: Handle) -> ChildSpec {
         id: "limiter".to_owned(),
         meltdown: Meltdown::Escalate,
         stop_deadline: Duration::from_secs(2),
+        children: Vec::new(),
         start: Arc::new(move |supervisor, cx| {
             let arguments = (options.clone(), handle.clone(), cx);
             Box::pin(async move {
@@ -256,6 +264,7 @@ impl State {
         let (now, wall) = (self.options.clock.monotonic(), self.options.clock.now());
         let Some(limiter) = &mut self.limiter else { return };
         let breaker = self.breakers.entry(endpoint.to_owned()).or_insert_with(|| Breaker::new(BreakerOptions::default()));
+        let was = breaker.state();
         match verdict {
             None => {
                 limiter.lost(id, now, wall);
@@ -281,6 +290,16 @@ impl State {
                 }
                 if status >= 500 { breaker.failed(now) } else { breaker.succeeded() }
             }
+        }
+        let (source, endpoint) = (self.options.source.clone(), endpoint.to_owned());
+        match (was, breaker.state()) {
+            (BreakerState::Open(_), BreakerState::Open(_)) => {}
+            (_, BreakerState::Open(until)) => {
+                let seconds = until.saturating_sub(now).as_secs_f64();
+                self.options.reporter.emit(BreakerOpened { source, endpoint, seconds });
+            }
+            (BreakerState::HalfOpen, BreakerState::Closed) => self.options.reporter.emit(BreakerClosed { source, endpoint }),
+            _ => {}
         }
     }
 
@@ -383,7 +402,7 @@ impl State {
         let observed = Observed {
             snapshot: limiter.snapshot(now),
             n_waiting: self.waiting.len(),
-            open_breakers: self.breakers.iter().filter(|(_, b)| open(b)).map(|(name, _)| name.clone()).collect(),
+            breakers: self.breakers.iter().map(|(name, breaker)| (name.clone(), open(breaker))).collect(),
         };
         // Whoever asked may have gone.
         let _ = reply.send(observed);

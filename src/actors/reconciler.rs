@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ask::AskError;
+use super::journal::Room;
 use super::source::Source;
 use super::sync::observed;
 use crate::clock::Timestamp;
@@ -30,6 +31,8 @@ use trouble::Trouble;
 
 /// Without anything due the reconciler looks this often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A list that turned out incomplete is not read again before this: a sweep is many requests.
+const INCOMPLETE_REST: Duration = Duration::from_secs(3600);
 /// After the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -118,8 +121,11 @@ impl Reconciler {
         Ok(known)
     }
 
-    /// What a resource wants now: its running pass first, else what its schedule says. The first sweep, the backfill, always runs.
+    /// What a resource wants now: nothing while the disk is nearly full; else its running pass first, else what its schedule says. The first sweep, the backfill, always runs.
     fn wants(&self, spec: &ResourceSpec, known: &Known, gaps: &[reconcile::Gap]) -> Wanted {
+        if self.source.health.room() > Room::Enough {
+            return Wanted::Later(LOOK_EVERY);
+        }
         if let Some(running) = &known.running {
             return Wanted::Pass(running.kind);
         }
@@ -231,7 +237,7 @@ impl Reconciler {
         {
             source.reporter.emit(PassFailed { source: name, resource: resource.clone(), mode, error: trouble.clone() });
             source.store.finish_pass(fence, pass, &PassEnd::Stopped(trouble)).await?;
-            self.trouble.met(&resource);
+            self.trouble.rest(&resource, INCOMPLETE_REST.min(spec.sweep));
             return Ok(Rest::Again);
         }
         let watermark = reconcile::watermark(pass.high_stamp, pass.first_date);

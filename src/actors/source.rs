@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::journal::StoreHealth;
 use super::limiter;
 use crate::clock::Clock;
 use crate::config::Secrets;
@@ -67,6 +68,19 @@ impl Default for Brake {
     }
 }
 
+/// What all sources of a process share.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// The store.
+    pub store: Store,
+    /// Whether it can commit and has room.
+    pub health: StoreHealth,
+    /// The clock.
+    pub clock: Clock,
+    /// Where things are reported.
+    pub reporter: Reporter,
+}
+
 /// What every actor of a source shares.
 #[derive(Debug)]
 pub struct Source {
@@ -86,6 +100,8 @@ pub struct Source {
     pub owns_limiter: bool,
     /// The store.
     pub store: Store,
+    /// Whether it can commit and has room.
+    pub health: StoreHealth,
     /// The clock.
     pub clock: Clock,
     /// Where things are reported.
@@ -136,18 +152,16 @@ pub enum LiveMode {
 impl Source {
     /// A source without an owner yet.
     #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "called once; a builder would only repeat the fields")]
     pub fn new(
         name: SourceName,
         connector: Arc<dyn ConnectorDebug>,
         upstream: Upstream,
         scope: String,
         limits: Limits,
-        store: Store,
-        clock: Clock,
-        reporter: Reporter,
+        process: Process,
         settings: Settings,
     ) -> Self {
+        let Process { store, health, clock, reporter } = process;
         let names: Vec<ResourceName> = connector.resources().iter().map(|spec| spec.name.clone()).collect();
         Self {
             name,
@@ -157,6 +171,7 @@ impl Source {
             limiter: limiter::Handle::default(),
             owns_limiter: true,
             store,
+            health,
             clock,
             reporter,
             settings,

@@ -1,32 +1,32 @@
-//! What the daemon says of itself, and the verbs of its control. Not an actor: it runs inside the admin socket's requests.
+//! What the daemon says of itself. Not an actor: it runs inside the admin socket's requests.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-
-use super::journal::Journal;
-use super::keeper::HooksError;
+use super::journal::{Journal, Room};
 use super::source::{LiveMode, Source};
 use super::watchdog::Critical;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::BoxFuture;
-use crate::http::admin::{Condition, Control, ControlError, Options, StatusSource, Token};
+use crate::http::admin::{Condition, Options, StatusSource, Token};
 use crate::store::Store;
-use crate::supervision::{Context, Life, Roster};
+use crate::supervision::Roster;
+use serde_json::{Value, json};
 
 /// File in the state directory that holds the control token; only the daemon's user can read it.
 pub const TOKEN_FILE: &str = "control-token";
 
+/// Longest request of a verb: `decode` carries a delivery's body.
+const VERB_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Answers the admin socket.
 #[derive(Debug)]
 pub struct Desk {
-    clock: Clock,
-    store: Store,
-    sources: Vec<Arc<Source>>,
+    pub(super) clock: Clock,
+    pub(super) store: Store,
+    pub(super) sources: Vec<Arc<Source>>,
     journal: Journal,
     roster: Roster,
     critical: Critical,
@@ -41,9 +41,13 @@ pub fn admin_options(config: &Config, state: &Path) -> Result<Options, String> {
     let token_for_reads = !configured.is_empty();
     let token = match configured.first() {
         Some(text) => Token::from_text(text.expose()),
-        None => Token::ensure(&state.join(TOKEN_FILE), rand::random()),
+        None => {
+            std::fs::create_dir_all(state).map_err(|error| format!("{}: {error}", state.display()))?;
+            Token::ensure(&state.join(TOKEN_FILE), rand::random())
+        }
     };
-    Ok(Options { token: Some(token.map_err(|error| error.to_string())?), token_for_reads, ..Options::default() })
+    let token = token.map_err(|error| format!("the control token in {}: {error}", state.display()))?;
+    Ok(Options { token: Some(token), token_for_reads, body_bytes_max: VERB_BYTES_MAX, ..Options::default() })
 }
 
 impl Desk {
@@ -55,6 +59,9 @@ impl Desk {
 
     fn wrong(&self) -> Vec<String> {
         let mut wrong = self.ready().wrong;
+        if self.journal.health().room() == Room::Low {
+            wrong.push("the disk is nearly at disk_floor: passes rest".to_owned());
+        }
         for (path, standing) in self.roster.snapshot() {
             if matches!(standing.state, "parked" | "restarting") {
                 let why = standing.last_failure.unwrap_or_default();
@@ -91,12 +98,12 @@ impl Desk {
                 "refusals": observed.snapshot.refusals,
                 "paused_s": observed.snapshot.paused_until.map(|until| until.saturating_sub(now).as_secs_f64()),
                 "paused_endpoints": observed.snapshot.paused_endpoints,
-                "open_breakers": observed.open_breakers,
+                "open_breakers": observed.breakers.iter().filter(|(_, open)| *open).map(|(name, _)| name).collect::<Vec<_>>(),
                 "limits": limits,
             })
         });
         json!({
-            "kind": "productive",
+            "kind": source.connector.kind(),
             "live": source.live_mode(),
             "owned": source.fence_now().map(|fence| fence.epoch()),
             "view_lost": source.view_lost.load(Ordering::Acquire),
@@ -111,6 +118,9 @@ impl StatusSource for Desk {
         let mut wrong = Vec::new();
         if self.journal.health().is_lost() {
             wrong.push("the store cannot commit".to_owned());
+        }
+        if self.journal.health().room() == Room::None {
+            wrong.push("the disk is below disk_floor".to_owned());
         }
         wrong.extend(self.critical.silent().into_iter().map(|id| format!("{id} gives no sign of life")));
         Condition { wrong }
@@ -136,47 +146,5 @@ impl StatusSource for Desk {
                 "unkillable_actors": self.roster.unkillable(),
             })
         })
-    }
-}
-
-impl Control for Desk {
-    fn control(&self, verb: String, request: Value) -> BoxFuture<'_, Result<Value, ControlError>> {
-        Box::pin(async move {
-            match verb.as_str() {
-                "hooks" => self.hooks(&request).await,
-                _ => Err(ControlError::Unknown),
-            }
-        })
-    }
-}
-
-impl Desk {
-    async fn hooks(&self, request: &Value) -> Result<Value, ControlError> {
-        let text = |name: &str| request.get(name).and_then(Value::as_str).unwrap_or_default();
-        let source = self.sources.iter().find(|source| source.name.as_str() == text("source"));
-        let source = source.ok_or_else(|| ControlError::Invalid(format!("there is no source `{}`", text("source"))))?;
-        let fence = source.fence_now().ok_or_else(|| ControlError::Unavailable("the source has no owner yet".into()))?;
-        let cx = Context { life: Arc::new(Life::new(self.clock)), stopping: CancellationToken::new() };
-        let registered = match text("action") {
-            "create" => source.create_hooks(&cx, &fence).await,
-            "list" => source.list_hooks(&cx, &fence).await,
-            "delete" => {
-                let n = source.delete_hooks(&cx, &fence).await.map_err(refused)?;
-                return Ok(json!({ "deleted": n }));
-            }
-            other => return Err(ControlError::Invalid(format!("there is no action `{other}`: create, list or delete"))),
-        };
-        let rows = registered
-            .map_err(refused)?
-            .into_iter()
-            .map(|one| json!({ "id": one.id, "route": one.route, "state": one.state, "healthy": one.healthy }));
-        Ok(json!({ "registrations": rows.collect::<Vec<_>>() }))
-    }
-}
-
-fn refused(error: HooksError) -> ControlError {
-    match error {
-        HooksError::Configuration(_) | HooksError::Registration(_) => ControlError::Conflict(error.to_string()),
-        HooksError::Ask(_) | HooksError::Store(_) => ControlError::Unavailable(error.to_string()),
     }
 }

@@ -4,12 +4,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::{EX_CONFIG, EX_SOFTWARE, EX_UNAVAILABLE, client, complain, runtime};
 use crate::config::{Config, Entry, state_directory};
 
-/// sysexits: the configuration is wrong. systemd does not restart on it.
-const EX_CONFIG: u8 = 78;
 /// sysexits: standard output cannot be written to.
 const EX_IOERR: u8 = 74;
 
@@ -23,6 +22,9 @@ pub struct Args {
     /// Show every value that holds and where it was written
     #[arg(long)]
     pub print: bool,
+    /// Have the running daemon read a page of every resource of every source, within its rate limits
+    #[arg(long)]
+    pub online: bool,
     /// Answer as JSON, for scripts
     #[arg(long)]
     pub json: bool,
@@ -30,10 +32,45 @@ pub struct Args {
 
 /// Checks the file. Exit code 0, or 78 with every mistake listed.
 pub fn run(args: &Args) -> ExitCode {
-    match check(args, &mut io::stdout().lock(), &mut io::stderr().lock()) {
+    let checked = check(args, &mut io::stdout().lock(), &mut io::stderr().lock());
+    match checked {
+        Ok(0) if args.online => probe(args),
         Ok(code) => ExitCode::from(code),
         Err(_) => ExitCode::from(EX_IOERR),
     }
+}
+
+/// Every resource of every source, as the upstream shows it to the daemon.
+fn probe(args: &Args) -> ExitCode {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return complain(EX_CONFIG, error),
+    };
+    let runtime = match runtime(1) {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(EX_SOFTWARE, error),
+    };
+    let (mut out, mut all_good) = (io::stdout().lock(), true);
+    for source in config.sources.keys() {
+        let answer = match runtime.block_on(client::control(&config, "probe", &json!({ "source": source }))) {
+            Ok(answer) => answer,
+            Err(error) => return complain(EX_UNAVAILABLE, error),
+        };
+        for (name, found) in answer.get("resources").and_then(Value::as_object).into_iter().flatten() {
+            let good = found.get("ok").and_then(Value::as_bool) == Some(true);
+            all_good &= good;
+            let why = found.get("error").or(found.get("unreadable")).and_then(Value::as_str).unwrap_or("ok");
+            let written = if args.json {
+                writeln!(out, "{}", json!({ "source": source, "resource": name, "found": found }))
+            } else {
+                writeln!(out, "{source} {name:<22} {why}")
+            };
+            if written.is_err() {
+                return ExitCode::from(EX_IOERR);
+            }
+        }
+    }
+    ExitCode::from(u8::from(!all_good))
 }
 
 fn check(args: &Args, out: &mut impl Write, complaints: &mut impl Write) -> io::Result<u8> {
@@ -85,7 +122,7 @@ mod tests {
         let config = directory.path().join("instep.toml");
         std::fs::write(&config, text).expect("a file");
         let (mut out, mut complaints) = (Vec::new(), Vec::new());
-        let code = check(&Args { config, print, json }, &mut out, &mut complaints).expect("memory can be written to");
+        let code = check(&Args { config, print, online: false, json }, &mut out, &mut complaints).expect("memory can be written to");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it is text");
         (code, text(out), text(complaints))
     }

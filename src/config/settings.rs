@@ -85,8 +85,6 @@ section! {
         deliveries: Duration = default("\"14d\""), within(Duration::ZERO..=days(3650));
         /// Rows of deliveries that are done.
         deliveries_rows: u64 = default("5_000_000"), within(1000..=10_000_000_000);
-        /// Bodies of deliveries that are done.
-        deliveries_bytes: Size = default("\"4GiB\""), within(Size::mib(1)..=Size(1 << 50));
         /// The change feed. A reader that was away longer is told to start again.
         changes: Duration = default("\"90d\""), within(days(1)..=days(3650));
         /// Rows of the change feed.
@@ -103,11 +101,9 @@ section! {
         quarantine: Duration = default("\"90d\""), within(days(1)..=days(3650));
         /// Quarantined rows; over it the oldest body goes and a gap opens.
         quarantine_rows: u64 = default("100_000"), within(10..=100_000_000);
-        /// Bytes of quarantined bodies.
-        quarantine_bytes: Size = default("\"256MiB\""), within(Size::mib(1)..=Size::gib(1024));
         /// Closed gaps, finished passes, answers at the door by the minute.
         history: Duration = default("\"90d\""), within(days(1)..=days(3650));
-        /// Free space below which hooks are answered 503, before the disk is full; passes and fetches stop earlier.
+        /// Free space on the disk of a SQLite store below which hooks are answered 503, before the disk is full; passes stop at twice that.
         disk_floor: Size = default("\"1GiB\""), within(Size(0)..=Size::gib(1024));
     }
 }

@@ -168,6 +168,10 @@ const DEFAULT_POLL: Duration = Duration::from_secs(5 * 60);
 const DEFAULT_SWEEP: Duration = Duration::from_secs(24 * 3600);
 
 impl Connector for Productive {
+    fn kind(&self) -> &'static str {
+        "productive"
+    }
+
     fn resources(&self) -> &[ResourceSpec] {
         &self.resources
     }

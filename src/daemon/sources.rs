@@ -3,15 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actors::source::{Brake, Settings, Source};
-use crate::clock::Clock;
+use crate::actors::source::{Brake, Process, Settings, Source};
 use crate::config::{self, Config, Connector as Configured, Productive as ProductiveConfig, Quota, QuotaScope};
 use crate::connectors::Credential;
 use crate::connectors::productive::{Options, Productive, ResourceOptions};
 use crate::model::SourceName;
 use crate::quota::{Class, Concurrency, Expected, Limit, Limits, QuotaShare, Shape, Unit};
-use crate::report::Reporter;
-use crate::store::Store;
 use crate::upstream::{self, ByteBudget, Credentials, Upstream};
 
 /// Time for connecting to an upstream.
@@ -23,16 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Says what in its configuration cannot work.
-#[expect(clippy::too_many_arguments, reason = "called once, with everything the process shares")]
-pub fn source_of(
-    config: &Config,
-    name: &str,
-    source: &config::Source,
-    budget: ByteBudget,
-    store: Store,
-    clock: Clock,
-    reporter: Reporter,
-) -> Result<Source, String> {
+pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: ByteBudget, process: Process) -> Result<Source, String> {
     let name = SourceName::new(name).map_err(|error| format!("the name {error}"))?;
     let Configured::Productive(productive) = &source.connector;
     let connector = Productive::new(options(config, source, productive))?;
@@ -61,7 +49,7 @@ pub fn source_of(
     };
     let scope = format!("productive:org:{}", productive.organization);
     let limits = limits(&scope, productive)?;
-    Ok(Source::new(name, Arc::new(connector), upstream, scope, limits, store, clock, reporter, settings))
+    Ok(Source::new(name, Arc::new(connector), upstream, scope, limits, process, settings))
 }
 
 fn options(config: &Config, source: &config::Source, productive: &ProductiveConfig) -> Options {

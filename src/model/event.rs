@@ -1,6 +1,6 @@
 //! One statement inside a delivery or an event feed.
 
-use crate::model::document::Document;
+use crate::model::document::{Document, Hash};
 use crate::model::ids::Entity;
 use crate::model::version::Version;
 
@@ -15,6 +15,18 @@ pub enum Operation {
     Delete,
 }
 
+impl Operation {
+    /// As it stands in views and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 /// What came along with an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
@@ -22,6 +34,17 @@ pub enum Push {
     Hint,
     /// A document that has exactly the shape and the version field of a read.
     Whole(Document),
+}
+
+impl Push {
+    /// The hash of a whole push.
+    #[must_use]
+    pub fn hash(&self) -> Option<Hash> {
+        match self {
+            Self::Hint => None,
+            Self::Whole(document) => Some(document.hash),
+        }
+    }
 }
 
 /// This entity was created, updated or deleted.

@@ -262,12 +262,12 @@ pub(crate) fn backend(engine: Engine) -> DbBackend {
     }
 }
 
-async fn connect(options: ConnectOptions) -> Result<DatabaseConnection, Error> {
+pub(crate) async fn connect(options: ConnectOptions) -> Result<DatabaseConnection, Error> {
     let connected = tokio::time::timeout(ACQUIRE_TIMEOUT * 2, Database::connect(options)).await;
     Ok(connected.map_err(|_| Error::new(Kind::Unavailable, "the database did not answer in time"))??)
 }
 
-fn postgres(url: &str, connections: u32) -> ConnectOptions {
+pub(crate) fn postgres(url: &str, connections: u32) -> ConnectOptions {
     let mut options = quiet(ConnectOptions::new(url), connections);
     options.set_schema_search_path("instep,public").set_application_name("instep");
     options.map_sqlx_postgres_opts(|options| {
@@ -282,7 +282,7 @@ fn postgres(url: &str, connections: u32) -> ConnectOptions {
     options
 }
 
-fn sqlite(path: &std::path::Path, connections: u32, read_only: bool) -> ConnectOptions {
+pub(crate) fn sqlite(path: &std::path::Path, connections: u32, read_only: bool) -> ConnectOptions {
     let mut options = quiet(ConnectOptions::new("sqlite://"), connections);
     // Connections are never recycled: closing the last one would remove the files that readers need.
     options.idle_timeout(None).max_lifetime(None).min_connections(1);

@@ -22,8 +22,12 @@ const SMALL: u64 = 1_000;
 pub struct RetentionOptions {
     /// Deliveries that are done.
     pub deliveries: Duration,
+    /// Deliveries that are done, whatever their age.
+    pub deliveries_max: u64,
     /// Change rows.
     pub changes: Duration,
+    /// Change rows, whatever their age.
+    pub changes_max: u64,
     /// The log of events.
     pub outcomes: Duration,
     /// Rows of the log of events, whatever their age.
@@ -38,6 +42,8 @@ pub struct RetentionOptions {
     pub seen: Duration,
     /// Skeletons of tombstones; longer than any upstream's retries.
     pub tombstones: Duration,
+    /// Skeletons of tombstones, whatever their age.
+    pub tombstones_max: u64,
     /// Payloads of tombstones, by source and resource.
     pub keep_deleted: Vec<(String, String, Duration)>,
 }
@@ -47,7 +53,9 @@ impl Default for RetentionOptions {
         let days = |n: u64| Duration::from_secs(n * 86_400);
         Self {
             deliveries: days(14),
+            deliveries_max: 5_000_000,
             changes: days(90),
+            changes_max: 20_000_000,
             outcomes: days(30),
             outcomes_max: 2_000_000,
             quarantine: days(90),
@@ -55,6 +63,7 @@ impl Default for RetentionOptions {
             history: days(90),
             seen: days(7),
             tombstones: days(90),
+            tombstones_max: 10_000_000,
             keep_deleted: Vec::new(),
         }
     }
@@ -93,6 +102,20 @@ const TABLES: [&str; 9] = [
     "instep_seen",
 ];
 
+/// Columns of a primary key.
+type Key = &'static [&'static str];
+
+/// Table, key, which rows and what their age is told by, rows at most.
+fn caps(options: &RetentionOptions) -> [(&'static str, Key, (&'static str, &'static str), u64); 5] {
+    [
+        ("instep_delivery", &["id"], ("state <> 'pending'", "done_at"), options.deliveries_max),
+        ("instep_change", &["source", "number"], ("true", "at"), options.changes_max),
+        ("instep_outcome", &["id"], ("true", "id"), options.outcomes_max),
+        ("instep_quarantine", &["id"], ("true", "id"), options.quarantine_max),
+        ("instep_entity", &["source", "resource", "key"], ("deleted_at is not null", "deleted_at"), options.tombstones_max),
+    ]
+}
+
 impl Store {
     /// Removes what has outlived its time: of each table at most 5 % (or 1,000 rows), in transactions of 200 rows.
     ///
@@ -101,7 +124,7 @@ impl Store {
     pub async fn purge(&self, options: &RetentionOptions, now: Timestamp) -> Result<Purged, Error> {
         let before = |age: Duration| now.minus(age).0;
         let older = |column: &'static str, age: Duration| Expr::col(column).lt(before(age));
-        let rules: [(&'static str, &'static [&'static str], Expr); 8] = [
+        let rules: [(&'static str, Key, Expr); 8] = [
             ("instep_delivery", &["id"], older("done_at", options.deliveries).and(Expr::cust("state <> 'pending'"))),
             ("instep_change", &["source", "number"], older("at", options.changes)),
             ("instep_outcome", &["id"], older("received_at", options.outcomes)),
@@ -120,8 +143,8 @@ impl Store {
             let rows = self.purge_where(table, key, &condition).await?;
             purged.rows.push((table, rows));
         }
-        for (table, cap) in [("instep_outcome", options.outcomes_max), ("instep_quarantine", options.quarantine_max)] {
-            let rows = self.purge_over(table, cap).await?;
+        for (table, key, of, cap) in caps(options) {
+            let rows = self.purge_over(table, key, of, cap).await?;
             purged.rows.push((table, rows));
         }
         for (source, resource, keep) in &options.keep_deleted {
@@ -144,15 +167,21 @@ impl Store {
         self.delete_chunks(table, key, &chosen, allowed).await
     }
 
-    /// Removes the oldest rows beyond a cap, of a table whose `id` grows.
-    async fn purge_over(&self, table: &'static str, cap: u64) -> Result<u64, Error> {
+    /// Removes the oldest rows beyond a cap, among those that fulfil a condition.
+    async fn purge_over(
+        &self,
+        table: &'static str,
+        key: Key,
+        (condition, age): (&'static str, &'static str),
+        cap: u64,
+    ) -> Result<u64, Error> {
         let mut count = Query::select();
-        count.expr_as(Func::count(Expr::cust("*")), Alias::new("n")).from(table);
+        count.expr_as(Func::count(Expr::cust("*")), Alias::new("n")).from(table).and_where(Expr::cust(condition));
         let rows = self.count(&count).await?;
         let over = Ord::min(rows.saturating_sub(cap), Ord::max(rows / SHARE, SMALL));
         let mut chosen = Query::select();
-        chosen.column("id").from(table).order_by("id", Order::Asc);
-        self.delete_chunks(table, &["id"], &chosen, over).await
+        chosen.columns(key.iter().copied()).from(table).and_where(Expr::cust(condition)).order_by(age, Order::Asc);
+        self.delete_chunks(table, key, &chosen, over).await
     }
 
     async fn delete_chunks(
@@ -236,6 +265,14 @@ impl Store {
     pub fn wal_bytes(&self) -> u64 {
         let wal = self.inner.path.as_ref().map(|path| files::side(path, "-wal"));
         wal.and_then(|wal| std::fs::metadata(wal).ok()).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Bytes free on the disk of the SQLite file; `None` on PostgreSQL, whose disk is not ours to see.
+    #[must_use]
+    pub fn disk_free(&self) -> Option<u64> {
+        let folder = self.inner.path.as_ref()?.parent()?;
+        let disk = nix::sys::statvfs::statvfs(folder).ok()?;
+        Some(disk.blocks_available().saturating_mul(disk.fragment_size()))
     }
 
     /// How large the tables are.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ChildSpec, Context, Life, Meltdown, Policy, Roster, Standing, millis};
 use crate::clock::Clock;
-use crate::report::{ActorParked, ActorRestarted, Reporter};
+use crate::report::{ActorKilled, ActorParked, ActorRestarted, ActorStarted, Reporter};
 
 /// How often children's signs of life are looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -41,6 +41,7 @@ pub fn supervisor(id: impl Into<String>, meltdown: Meltdown, tree: Tree) -> Chil
         id: id.into(),
         meltdown,
         stop_deadline,
+        children: tree.children.clone(),
         start: Arc::new(move |parent, cx| {
             let tree = tree.clone();
             Box::pin(async move {
@@ -60,12 +61,15 @@ pub enum Ended {
     Escalated,
 }
 
-/// Runs a whole tree until `cx.stopping` is cancelled or it escalates.
+/// Runs a whole tree until `cx.stopping` is cancelled or it escalates. Its children are then told to stop in reverse order, each
+/// once its successor has ended; below each of them all are told at once, so that their waits end together.
 ///
 /// # Errors
 /// When the root itself cannot start.
 pub async fn run_root(tree: Tree, cx: Context) -> Result<Ended, SpawnErr> {
     let stopping = cx.stopping.clone();
+    // The root's children are told to stop one after another: what the listener still drains, the journal must still write.
+    let cx = Context { stopping: CancellationToken::new(), ..cx };
     let deadline = tree.children.iter().map(|child| child.stop_deadline).sum::<Duration>() + Duration::from_secs(1);
     let (root, mut ended) = Actor::spawn(None, Supervisor, (tree, cx)).await?;
     tokio::select! {
@@ -176,6 +180,8 @@ impl State {
         match (child.spec.start)(myself.get_cell(), cx.clone()).await {
             Ok(cell) => {
                 child.running = Some((cell, cx));
+                let actor = format!("{}/{}", self.tree.path, self.children[index].spec.id);
+                self.tree.reporter.emit(ActorStarted { actor });
                 self.publish(index, "running", None);
                 Ok(())
             }
@@ -234,6 +240,8 @@ impl State {
             }
             let cell = cell.clone();
             cell.kill();
+            let actor = format!("{}/{}", self.tree.path, self.children[index].spec.id);
+            self.tree.reporter.emit(ActorKilled { actor, seconds: overdue.as_secs_f64() });
             self.lingering.push((cell, now));
             self.failed(myself, index, format!("silent {} s longer than announced", overdue.as_secs())).await?;
         }

@@ -120,6 +120,46 @@ async fn children_stop_in_reverse_order_and_finish() {
 }
 
 #[tokio::test]
+async fn who_stops_last_works_until_the_others_have_ended() {
+    /// Ends only after the first has made one more step.
+    struct Last {
+        first: Waker,
+        steps: Arc<AtomicUsize>,
+    }
+    impl Work for Last {
+        async fn step(&mut self, _: &Context) -> Result<Rest, Bug> {
+            Ok(Rest::For(Duration::from_secs(3600)))
+        }
+
+        async fn finish(&mut self, _: &Context) {
+            let before = self.steps.load(Ordering::Acquire);
+            self.first.wake();
+            while self.steps.load(Ordering::Acquire) == before {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    struct First(Arc<AtomicUsize>);
+    impl Work for First {
+        async fn step(&mut self, _: &Context) -> Result<Rest, Bug> {
+            self.0.fetch_add(1, Ordering::AcqRel);
+            Ok(Rest::For(Duration::from_secs(3600)))
+        }
+    }
+    let mut universe = Universe::new();
+    let (waker, steps) = (Waker::default(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&steps);
+    let first = worker("first", Meltdown::Park, Duration::from_secs(1), waker.clone(), move || First(Arc::clone(&counted)));
+    let make = move || Last { first: waker.clone(), steps: Arc::clone(&steps) };
+    let last = worker("last", Meltdown::Park, Duration::from_secs(20), Waker::default(), make);
+    let root = universe.run(universe.tree(vec![first, last, universe.child("up", Meltdown::Park, vec![])]));
+    universe.hear("up step").await;
+    universe.stopping.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(10), root).await;
+    assert_eq!(ended.expect("the first is not told to stop before the last has ended").expect("joined"), Ended::Stopped);
+}
+
+#[tokio::test]
 async fn too_many_failures_park_one_child_alone() {
     let mut universe = Universe::new();
     let children = vec![universe.child("bad", Meltdown::Park, vec![Script::Err; 3]), universe.child("good", Meltdown::Park, vec![])];

@@ -81,6 +81,7 @@ pub fn worker<W: Work>(
         id: id.into(),
         meltdown,
         stop_deadline,
+        children: Vec::new(),
         start: Arc::new(move |supervisor, cx| {
             let (waker, work) = (waker.clone(), make());
             Box::pin(async move {

@@ -7,6 +7,7 @@
 mod support;
 
 mod ack_is_durable;
+mod actors_md;
 mod duplicates;
 mod durability;
 mod edge;
@@ -14,6 +15,8 @@ mod memory;
 mod one_daemon;
 mod poison;
 mod queries;
+mod ractor_semantics;
 mod removal;
 mod rotation;
 mod service;
+mod tidy;

@@ -34,6 +34,11 @@ impl Trouble {
         *failures = failures.saturating_add(1);
     }
 
+    /// `name` rests for `span`, whatever failed before.
+    pub(super) fn rest(&mut self, name: &str, span: Duration) {
+        self.met.insert(name.to_owned(), (0, self.clock.monotonic() + span));
+    }
+
     pub(super) fn over(&mut self, name: &str) {
         self.met.remove(name);
     }

@@ -48,6 +48,8 @@ impl Inner {
         let Some(old) = self.world.get(collection, id) else { return false };
         let mut record = Record::clone(old);
         let Some(operation) = edit(&mut record, self) else { return false };
+        // A record's own stamps never go back.
+        let at_us = at_us.max(record.updated_us);
         record.revision += 1;
         record.updated_us = at_us;
         record.activity_us = at_us;

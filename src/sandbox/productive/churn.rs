@@ -35,6 +35,13 @@ pub(super) struct Job {
     kinds: Kinds,
     #[serde(default)]
     seed: u64,
+    /// Part of the mix's deletes and restores that are made; an update takes the place of the others.
+    #[serde(default = "all")]
+    removals: f64,
+}
+
+fn all() -> f64 {
+    1.0
 }
 
 fn per_second() -> f64 {
@@ -74,7 +81,7 @@ pub(super) async fn run(state: Arc<State>, job: Job) {
             if finished || inner.churn.made >= due {
                 break;
             }
-            let made = step(&mut inner, &mut dice, job.kinds, state.now_us());
+            let made = step(&mut inner, &mut dice, &job, state.now_us());
             inner.churn.made += made;
             inner.churn.skipped += u64::from(made == 0);
         }
@@ -91,17 +98,18 @@ pub(super) async fn run(state: Arc<State>, job: Job) {
 }
 
 /// Makes one change, or two that are hard to tell apart; how many.
-fn step(inner: &mut Inner, dice: &mut Dice, kinds: Kinds, now_us: i64) -> u64 {
-    let collection = collection(dice, kinds);
+fn step(inner: &mut Inner, dice: &mut Dice, job: &Job, now_us: i64) -> u64 {
+    let collection = collection(dice, job.kinds);
     let mark = inner.changes.len();
+    let removes = is_deletable(collection) && (job.removals >= 1.0 || dice.happens(job.removals));
     match dice.below(100) {
         0..=11 => {
             let mut record = draft(&inner.world, collection, dice, now_us);
             record.special = collection == C::Deals && dice.happens(0.6);
             inner.create(collection, record, now_us);
         }
-        12..=19 if is_deletable(collection) => delete(inner, dice, collection, now_us),
-        20..=23 if is_deletable(collection) => {
+        12..=19 if removes => delete(inner, dice, collection, now_us),
+        20..=23 if removes => {
             let from = inner.world.pick(collection, dice.throw()).unwrap_or(0);
             let found = inner.world.restorable(collection, from).or_else(|| inner.world.restorable(collection, 0));
             if let Some(id) = found {
@@ -111,8 +119,8 @@ fn step(inner: &mut Inner, dice: &mut Dice, kinds: Kinds, now_us: i64) -> u64 {
         24..=28 if collection.spec().has_archive => archive(inner, dice, collection, now_us),
         29..=32 if collection == C::Tasks => move_task(inner, dice, now_us),
         33..=36 => update_twice(inner, dice, collection, now_us, now_us),
-        // The same second, another millisecond.
-        37..=40 => update_twice(inner, dice, collection, now_us, now_us + 3_000),
+        // Nearly always the same second, never the same millisecond.
+        37..=40 => update_twice(inner, dice, collection, now_us - 3_000, now_us),
         _ => {
             if let Some(id) = inner.world.pick(collection, dice.throw()) {
                 update(inner, dice, collection, id, now_us);

@@ -17,6 +17,9 @@ use super::render::{Linkage, Renderer};
 use super::state::State;
 use super::world::Record;
 
+/// Failed attempts that `/webhook_logs` keeps, payloads included.
+const LOGS_MAX: u32 = 10_000;
+
 /// A change as its deliveries tell it; rendered when sent, so that a long queue stays small.
 #[derive(Debug)]
 pub(super) struct Happening {
@@ -122,6 +125,16 @@ impl Outbox {
         latest
     }
 
+    /// Forgets what waits for a webhook that is no more.
+    pub(super) fn discard(&mut self, webhook: u32) {
+        let before = self.waiting.len();
+        self.waiting.retain(|_, delivery| delivery.webhook != webhook);
+        let discarded = before - self.waiting.len();
+        if discarded > 0 {
+            *self.counts.entry("discarded").or_default() += discarded as u64;
+        }
+    }
+
     fn put(&mut self, webhook: u32, happening: &Arc<Happening>, due_us: i64) {
         self.next_number += 1;
         let delivery = Delivery { number: self.next_number, webhook, happening: Arc::clone(happening), attempt: 0 };
@@ -135,7 +148,7 @@ impl Outbox {
             }
             let Some(delivery) = self.waiting.remove(&(due_us, number)) else { break };
             let Some(webhook) = self.webhooks.get(&delivery.webhook).filter(|webhook| !webhook.deactivated).cloned() else {
-                self.count("dropped_deactivated");
+                self.count("discarded");
                 continue;
             };
             if let Some(free_us) = self.over_cap(&delivery, now_us) {
@@ -207,6 +220,7 @@ pub(super) async fn dispatch(state: Arc<State>) {
 async fn send(state: Arc<State>, delivery: Delivery, webhook: Webhook, permit: OwnedSemaphorePermit) {
     let renderer = state.inner().renderer;
     let body = body(renderer, &delivery.happening);
+    // The webhook's custom headers are not sent: a client found that the vendor does not send them either.
     let request = state
         .client
         .post(&webhook.target_url)
@@ -249,17 +263,24 @@ fn finish(state: &State, delivery: Delivery, status: Option<u16>, body: &str) {
     }
     inner.outbox.count("failed");
     let last = delivery.attempt >= state.options.retries;
-    let log = webhook_log(&delivery, status, body, last, now_us);
+    let target_url = inner.outbox.webhooks.get(&delivery.webhook).map(|webhook| webhook.target_url.as_str());
+    let log = webhook_log(&delivery, target_url, status, body, last, now_us);
     let row = inner.world.next_id(C::WebhookLogs);
     inner.world.put(C::WebhookLogs, row, log, now_us);
+    inner.world.remove(C::WebhookLogs, row.saturating_sub(LOGS_MAX), now_us);
     let attempts: Value = delivery.attempt.into();
     if last {
         inner.outbox.count("given_up");
         if let Some(webhook) = inner.outbox.webhooks.get_mut(&delivery.webhook) {
             webhook.deactivated = true;
         }
+        inner.outbox.discard(delivery.webhook);
         let at: Value = date_time(now_us).into();
         inner.mark_webhook(delivery.webhook, &[("state_id", 2.into()), ("retry_attempts", attempts), ("deactivated_at", at)], now_us);
+        return;
+    }
+    if inner.outbox.webhooks.get(&delivery.webhook).is_none_or(|webhook| webhook.deactivated) {
+        inner.outbox.count("discarded");
         return;
     }
     inner.mark_webhook(delivery.webhook, &[("state_id", 2.into()), ("retry_attempts", attempts)], now_us);
@@ -271,9 +292,10 @@ fn finish(state: &State, delivery: Delivery, status: Option<u16>, body: &str) {
     state.wake.notify_one();
 }
 
-fn webhook_log(delivery: &Delivery, status: Option<u16>, body: &str, last: bool, now_us: i64) -> Record {
+fn webhook_log(delivery: &Delivery, target_url: Option<&str>, status: Option<u16>, body: &str, last: bool, now_us: i64) -> Record {
     let mut log = Record { created_us: now_us, updated_us: now_us, activity_us: now_us, ..Record::default() };
     log.set("webhook_id", delivery.webhook.into());
+    log.set("target_url", target_url.into());
     log.set("status_code", status.into());
     log.set("retry_attempt", delivery.attempt.into());
     log.set("retry_job_id", if last { Value::Null } else { delivery.number.to_string().into() });

@@ -21,7 +21,7 @@ pub(super) struct Found {
     pub(super) included: Vec<(Collection, u32, Arc<Record>)>,
     total: Option<usize>,
     more: bool,
-    /// A reader without lag would see another answer.
+    /// What was looked at is shown in an older state.
     pub(super) stale: bool,
 }
 
@@ -32,14 +32,15 @@ pub(super) fn find(world: &World, collection: Collection, query: &Query, rendere
         Page::After { id, size } => walk(&view, &matcher, id, size),
         Page::Numbered { number, size } => numbered(&view, &matcher, number, size),
     };
-    found.stale = view.is_stale() && (found.rows.iter().any(|(id, _)| view.is_stale_at(*id)) || found.rows.len() < MAX_ROWS);
+    found.stale = match matcher.ids() {
+        Some(ids) => ids.iter().any(|id| view.is_stale_at(*id)),
+        None => view.is_stale(),
+    };
     if !matches!(query.linkage, Linkage::All) {
         found.included = included(world, collection, &found.rows, &query.linkage);
     }
     found
 }
-
-const MAX_ROWS: usize = query::MAX_PAGE_SIZE;
 
 /// The records that the rows point at by the relations asked for, each once.
 pub(super) fn included(world: &World, collection: Collection, rows: &[Row], linkage: &Linkage) -> Vec<(Collection, u32, Arc<Record>)> {
@@ -183,7 +184,7 @@ impl Matcher<'_> {
             Some(value) => value.to_string(),
             None => return false,
         };
-        wanted.iter().any(|value| *value == text)
+        wanted.contains(&text)
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) enum Condition {
     /// The relation at an index points at one of these.
     To(usize, BTreeSet<u32>),
     Time(Field, Operation, Bound),
-    /// 1 active, 2 archived.
+    /// 1 active or open, 2 archived or closed.
     Status(u8),
     /// The record is special: a budget, a template.
     Special(bool),
@@ -97,15 +97,21 @@ pub(super) fn parse(collection: C, raw: &str, manners: &Manners<'_>) -> Result<Q
             templates = value == "true" || value == "1";
             continue;
         }
+        if field == "type" && collection == C::Activities {
+            // 2 is for changes, and there are no others here.
+            if !value.split(',').any(|kind| kind == "2") {
+                add(&mut conditions, Condition::Ids(BTreeSet::new()));
+            }
+            continue;
+        }
         status |= field == "status";
         add(&mut conditions, condition(spec, field, operation, value, manners)?);
     }
-    let listing = !conditions.iter().any(|condition| matches!(condition, Condition::Ids(_)));
-    if collection == C::Projects && !templates && listing && !manners.observer {
+    if collection == C::Projects && !templates && !manners.observer {
         conditions.push(Condition::Special(false));
     }
     let hides = matches!(collection, C::Projects | C::People | C::Companies);
-    if manners.hide_archived && hides && !status && listing && !manners.observer {
+    if manners.hide_archived && hides && !status && !manners.observer {
         conditions.push(Condition::Status(1));
     }
     let sort = sort(spec, &pairs)?;
@@ -157,7 +163,11 @@ fn condition(spec: &'static Spec, field: &str, operation: Option<&str>, value: &
     let ids = || value.split(',').map(|id| id.trim().parse::<u32>()).collect::<Result<BTreeSet<_>, _>>().map_err(|_| bad_value());
     match field {
         "id" if manners.observer || !manners.no_id_filter.iter().any(|name| name == spec.name) => return Ok(Condition::Ids(ids()?)),
-        "status" if spec.has_archive => {
+        "archived" if matches!(spec.collection, C::Workflows | C::CustomFields) => {
+            return Ok(Condition::Status(if value == "true" { 2 } else { 1 }));
+        }
+        // For tasks: open and closed.
+        "status" if spec.has_archive || spec.collection == C::Tasks => {
             return value.parse().ok().filter(|status| matches!(status, 1 | 2)).map(Condition::Status).ok_or_else(bad_value);
         }
         "type" if spec.collection == C::Deals => {

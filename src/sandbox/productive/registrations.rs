@@ -46,6 +46,7 @@ impl Inner {
     /// `DELETE /webhooks/{id}`.
     pub(super) fn unregister(&mut self, id: u32, now_us: i64) -> bool {
         self.outbox.webhooks.remove(&id);
+        self.outbox.discard(id);
         self.world.remove(C::Webhooks, id, now_us).is_some()
     }
 

@@ -84,6 +84,7 @@ impl Renderer {
         let never_included = match collection {
             C::Activities | C::Webhooks => "creator",
             C::DeletedItems => "deleter",
+            C::WebhookLogs => "webhook",
             _ => return relationships,
         };
         relationships.insert(never_included.to_owned(), json!({ "meta": { "included": false } }));

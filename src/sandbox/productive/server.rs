@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -103,8 +104,10 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    fn collection_name(&self) -> &str {
-        self.path.strip_prefix(PREFIX).unwrap_or(&self.path).split('/').next().unwrap_or_default()
+    /// The collection's name for counting, `other` for what is none.
+    fn collection_name(&self) -> &'static str {
+        let name = self.path.strip_prefix(PREFIX).and_then(|rest| rest.split('/').next());
+        name.and_then(C::named).map_or("other", |collection| collection.spec().name)
     }
 
     /// The collection and, if it is about one record, the id's text.
@@ -221,7 +224,8 @@ fn answer(state: &State, call: &Call) -> Result<Answer, Refusal> {
     let target = call.target();
     let is_read = matches!(call.method, Method::GET | Method::HEAD);
     let registers = matches!(target, Ok((C::Webhooks, _)));
-    if !is_read && !(registers && matches!(call.method, Method::POST | Method::DELETE)) {
+    let allowed = is_read || registers && matches!(call.method, Method::POST | Method::DELETE);
+    if !allowed {
         if !matches!(call.method, Method::OPTIONS | Method::TRACE) {
             let key = (call.method.to_string(), call.collection_name().to_owned());
             *state.inner().counts.violations.entry(key).or_default() += 1;
@@ -326,8 +330,13 @@ fn truncated(answer: &Answer, random: u64) -> Response<Body> {
     let half = whole.slice(..whole.len() / 2);
     let response = Response::builder().status(status(answer.status)).header("content-type", "application/vnd.api+json; charset=utf-8");
     let body = if random.is_multiple_of(2) {
-        let parts = [Ok(Frame::data(half)), Err(io::Error::from(io::ErrorKind::ConnectionAborted))];
-        StreamBody::new(futures_util::stream::iter(parts)).boxed()
+        // The pause lets the head and the first half leave before the connection breaks.
+        let cut = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Err(io::Error::from(io::ErrorKind::ConnectionAborted))
+        };
+        let first = futures_util::stream::iter([Ok(Frame::data(half))]);
+        BodyExt::boxed(StreamBody::new(first.chain(futures_util::stream::once(cut))))
     } else {
         Full::new(half).map_err(|never| match never {}).boxed()
     };

@@ -214,7 +214,7 @@ impl<'a> View<'a> {
 
     /// The number of records, where it is known without counting.
     pub(super) fn known_len(&self) -> Option<usize> {
-        self.overlay.is_empty().then(|| self.live.len())
+        self.overlay.is_empty().then_some(self.live.len())
     }
 
     /// Records behind an id, in the order of ids.

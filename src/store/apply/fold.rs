@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::connectors::Unreadable;
-use crate::model::ordering::{self, Mark, MarkAction, Observation, Reason, Row, RowAction, Started, Verdict};
+use crate::model::ordering::{self, By, Mark, MarkAction, Observation, Reason, Row, RowAction, Started, Verdict};
 use crate::model::{DeliveryId, Document, Entity, Operation, Push, ResourceName, Tick, Version};
 use crate::store::apply::{Applied, Batch, LearnedBy, Observed, ResourceRules, What};
 use crate::store::error::{Error, Kind};
@@ -332,7 +332,8 @@ impl<'a> Fold<'a> {
         slot.book.not_before = match &verdict.mark {
             MarkAction::Set { .. } if slot.book.attempts > 0 => slot.book.not_before,
             MarkAction::Set { .. } => slot.book.not_before.min(soon),
-            // What a list could not tell, a read by key can, at once.
+            // What a list could not tell, a read by key can, at once. What a read by key could not tell, only time can.
+            _ if verdict.reason == Reason::Confirm && !by_key(seen) => self.now.0,
             _ if verdict.reason == Reason::Confirm => soon,
             _ if looked && newer_hint => soon,
             MarkAction::Again { .. } => soon.max(settles.0),
@@ -402,6 +403,10 @@ fn content(what: &What) -> Option<Content> {
         },
         _ => None,
     }
+}
+
+fn by_key(seen: &Observation) -> bool {
+    matches!(seen, Observation::Read { by: By::Key, .. } | Observation::Gone { .. })
 }
 
 fn mark_reason(seen: &Observation) -> &'static str {

@@ -51,7 +51,7 @@ pub(super) fn views(engine: Engine) -> Vec<View> {
             format!(
                 "select source, resource, (select count(*) from instep_entity e where e.source = p.source \
                  and e.resource = p.resource and e.deleted_at is null) as \"rows\", \
-                 {live} as live_as_of, {} as complete_as_of from instep_progress p",
+                 {live} as live_as_of, {live} as as_of, {} as complete_as_of from instep_progress p",
                 at("complete_as_of"),
                 live = at(LIVE)
             ),

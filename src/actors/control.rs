@@ -1,0 +1,150 @@
+//! The verbs of the admin socket: what an operator may have the daemon do, within its rate limits and its fence.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::ask::guarded;
+use super::keeper::HooksError;
+use super::source::Source;
+use super::status::Desk;
+use crate::connectors::{HookSecret, ListQuery, ResourceSpec};
+use crate::http::BoxFuture;
+use crate::http::admin::{Control, ControlError};
+use crate::model::ordering::{By, Observation, decide};
+use crate::model::{Delivery, DeliveryId, Event, HookRequest, Operation};
+use crate::quota::Class;
+use crate::store::{self, Fence};
+use crate::supervision::{Context, Life};
+
+impl Control for Desk {
+    fn control(&self, verb: String, request: Value) -> BoxFuture<'_, Result<Value, ControlError>> {
+        Box::pin(async move {
+            let name = text(&request, "source");
+            let source = self.sources.iter().find(|source| source.name.as_str() == name);
+            let source = source.ok_or_else(|| ControlError::Invalid(format!("there is no source `{name}`")))?;
+            match verb.as_str() {
+                "hooks" => self.hooks(source, &request).await,
+                "probe" => self.probe(source).await,
+                "decode" => self.decode(source, &request).await,
+                _ => Err(ControlError::Unknown),
+            }
+        })
+    }
+}
+
+impl Desk {
+    fn context(&self) -> Context {
+        Context { life: Arc::new(Life::new(self.clock)), stopping: CancellationToken::new() }
+    }
+
+    async fn hooks(&self, source: &Source, request: &Value) -> Result<Value, ControlError> {
+        let (fence, cx) = (owned(source)?, self.context());
+        let registered = match text(request, "action") {
+            "create" => source.create_hooks(&cx, &fence).await,
+            "list" => source.list_hooks(&cx, &fence).await,
+            "delete" => {
+                let n = source.delete_hooks(&cx, &fence).await.map_err(refused)?;
+                return Ok(json!({ "deleted": n }));
+            }
+            other => return Err(ControlError::Invalid(format!("there is no action `{other}`: create, list or delete"))),
+        };
+        let show =
+            |one: crate::connectors::Registered| json!({ "id": one.id, "route": one.route, "state": one.state, "healthy": one.healthy });
+        let rows: Vec<Value> = registered.map_err(refused)?.into_iter().map(show).collect();
+        Ok(json!({ "registrations": rows }))
+    }
+
+    /// Reads one page of every resource: shows a refused credential, a filter or relation that the upstream does not know.
+    async fn probe(&self, source: &Source) -> Result<Value, ControlError> {
+        let (fence, cx) = (owned(source)?, self.context());
+        let mut resources = serde_json::Map::new();
+        for spec in source.connector.resources() {
+            resources.insert(spec.name.to_string(), probe_one(source, &cx, &fence, spec).await);
+        }
+        Ok(json!({ "resources": resources }))
+    }
+
+    /// What a delivery would do to the replica as it stands; changes nothing.
+    async fn decode(&self, source: &Source, request: &Value) -> Result<Value, ControlError> {
+        let headers = request.get("headers").and_then(Value::as_object).into_iter().flatten();
+        let header = |(name, value): (&String, &Value)| Some((name.to_ascii_lowercase(), Bytes::from(value.as_str()?.to_owned())));
+        let hook = HookRequest {
+            route: text(request, "route").to_owned(),
+            query: String::new(),
+            headers: headers.filter_map(header).collect(),
+            body: Bytes::from(text(request, "body").to_owned()),
+        };
+        let now = self.clock.now();
+        let secrets: Vec<HookSecret> = self.store.hook_secrets(&source.name).await.map_err(unavailable)?;
+        let verified = guarded(|| source.connector.verify(&hook, &secrets, now).map_err(|refusal| refusal.to_string()));
+        let verified = verified.unwrap_or_else(|| Err("the connector panicked on it".to_owned()));
+        let delivery =
+            Delivery { id: DeliveryId(Uuid::nil()), source: source.name.clone(), received_at: now, dedupe: String::new(), request: hook };
+        let events = guarded(|| source.connector.events(&delivery));
+        let events = match events {
+            Some(Ok(events)) => events,
+            Some(Err(unreadable)) => return Ok(json!({ "signature": verdict(&verified), "unreadable": unreadable.reason })),
+            None => return Ok(json!({ "signature": verdict(&verified), "unreadable": "the connector panicked on it" })),
+        };
+        let mut shown = Vec::new();
+        for event in events {
+            shown.push(self.weigh(source, &event).await.map_err(unavailable)?);
+        }
+        Ok(json!({ "signature": verdict(&verified), "events": shown }))
+    }
+
+    async fn weigh(&self, source: &Source, event: &Event) -> Result<Value, store::Error> {
+        let replica = self.store.entity(&source.name, &event.entity).await?;
+        let Some(spec) = source.spec(&event.entity.resource) else { return Ok(Value::Null) };
+        let delete = event.operation == Operation::Delete;
+        let observation = Observation::Push { delete, version: event.version.clone(), hash: event.push.hash() };
+        let verdict = decide(&observation, replica.row.as_ref(), replica.mark.as_ref(), false, &spec.spans, self.clock.now());
+        Ok(json!({
+            "resource": event.entity.resource.as_str(),
+            "key": event.entity.key.as_str(),
+            "operation": event.operation.name(),
+            "version": event.version.as_ref().map(crate::model::Version::text),
+            "row": replica.row.map(|row| json!({ "deleted": row.deleted, "version": row.version.map(|version| version.text()) })),
+            "mark_open": replica.mark.is_some(),
+            "outcome": verdict.reason.name(),
+        }))
+    }
+}
+
+async fn probe_one(source: &Source, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Value {
+    let request = source.connector.list(spec, ListQuery { variant: 0, since: None, cursor: None });
+    match source.ask_page(cx, fence, Class::Refresh, spec, By::List, &request).await {
+        Ok((page, _)) => {
+            let unreadable = page.records.iter().find_map(|record| record.as_ref().err()).map(|error| error.reason.clone());
+            json!({ "ok": unreadable.is_none(), "records": page.records.len(), "unreadable": unreadable })
+        }
+        Err((error, _)) => json!({ "ok": false, "error": error.to_string() }),
+    }
+}
+
+fn text<'a>(request: &'a Value, name: &str) -> &'a str {
+    request.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn verdict(verified: &Result<crate::connectors::Verified, String>) -> String {
+    verified.as_ref().map_or_else(Clone::clone, |_| "valid".to_owned())
+}
+
+fn owned(source: &Source) -> Result<Fence, ControlError> {
+    source.fence_now().ok_or_else(|| ControlError::Unavailable("the source has no owner yet".into()))
+}
+
+fn unavailable(error: store::Error) -> ControlError {
+    ControlError::Unavailable(error.to_string())
+}
+
+fn refused(error: HooksError) -> ControlError {
+    match error {
+        HooksError::Configuration(_) | HooksError::Registration(_) => ControlError::Conflict(error.to_string()),
+        HooksError::Ask(_) | HooksError::Store(_) => ControlError::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,128 @@
+//! The fake organisation as the demo sees it: its true state over plain HTTP, and its controls.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Error;
+
+/// A control request waits for the organisation to be quiet, at most this long.
+const TIMEOUT: Duration = Duration::from_secs(180);
+/// Shows the true state, outside of limits, faults and counts.
+const OBSERVER: &str = "x-sandbox-observer";
+/// Pages of one collection: far more than the largest demo has.
+const PAGES_MAX: usize = 100_000;
+
+/// One change as the organisation's own log tells it.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) resource: String,
+    pub(super) key: String,
+    pub(super) operation: String,
+    /// Microseconds since the epoch.
+    pub(super) at_us: i64,
+    /// When the last delay that was injected for it is over.
+    pub(super) settled_at_us: i64,
+}
+
+/// A client of the sandbox.
+#[derive(Clone, Debug)]
+pub(super) struct Upstream {
+    client: reqwest::Client,
+    /// `http://127.0.0.1:port`.
+    root: String,
+}
+
+impl Upstream {
+    /// `api` is the address that the sandbox says when it starts: `http://127.0.0.1:port/api/v2/`.
+    pub(super) fn new(api: &str) -> Result<Self, Error> {
+        // An error only says that the provider is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        let root = api.strip_suffix("/api/v2/").ok_or_else(|| Error::Answer(format!("the sandbox says `{api}` instead of its address")))?;
+        Ok(Self { client, root: root.to_owned() })
+    }
+
+    /// All records of a collection by their keys, with the linkage of all relations.
+    pub(super) async fn collection(&self, name: &str) -> Result<BTreeMap<String, Value>, Error> {
+        let mut records = BTreeMap::new();
+        let mut next = Some(format!("{}/api/v2/{name}?include=*&page[size]=200&page[after]=", self.root));
+        for _ in 0..PAGES_MAX {
+            let Some(url) = next.take() else { return Ok(records) };
+            let mut page = self.answer(self.client.get(&url).header(OBSERVER, "1")).await?;
+            let Some(Value::Array(rows)) = page.get_mut("data").map(Value::take) else {
+                return Err(Error::Answer(format!("a page of {name} has no list in `data`")));
+            };
+            for row in rows {
+                let key = row.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+                records.insert(key, row);
+            }
+            next = page.pointer("/links/next").and_then(Value::as_str).map(ToOwned::to_owned);
+        }
+        Err(Error::Answer(format!("{name} has no last page")))
+    }
+
+    /// What was asked, refused, delivered and injected so far.
+    pub(super) async fn report(&self) -> Result<Value, Error> {
+        self.get("report").await
+    }
+
+    pub(super) async fn faults(&self, patch: &Value) -> Result<(), Error> {
+        self.post("faults", patch).await.map(|_| ())
+    }
+
+    /// Starts the churn and waits until it has ended and no delivery is left.
+    pub(super) async fn churn(&self, job: &Value, deadline: Duration) -> Result<(), Error> {
+        self.post("churn", job).await?;
+        let timeout_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.post("quiesce", &json!({ "timeout_ms": timeout_ms })).await.map(|_| ())
+    }
+
+    /// Changes records without a trace; which.
+    pub(super) async fn tamper(&self, records: usize) -> Result<Vec<(String, String)>, Error> {
+        let answer = self.post("tamper", &json!({ "records": records, "seed": 7 })).await?;
+        let text = |row: &Value, name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let rows = answer.get("records").and_then(Value::as_array).cloned().unwrap_or_default();
+        Ok(rows.iter().map(|row| (text(row, "collection"), text(row, "id"))).collect())
+    }
+
+    /// The log of changes from its beginning.
+    pub(super) async fn changes(&self) -> Result<Vec<Change>, Error> {
+        let mut changes: Vec<Change> = Vec::new();
+        loop {
+            let lines = self.get(&format!("changes?after={}", changes.len())).await?;
+            let lines = lines.as_array().cloned().unwrap_or_default();
+            if lines.is_empty() {
+                return Ok(changes);
+            }
+            let text = |line: &Value, name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let number = |line: &Value, name: &str| line.get(name).and_then(Value::as_i64).unwrap_or_default();
+            changes.extend(lines.iter().map(|line| Change {
+                resource: text(line, "collection"),
+                key: text(line, "id"),
+                operation: text(line, "operation"),
+                at_us: number(line, "at_us"),
+                settled_at_us: number(line, "settled_at_us"),
+            }));
+        }
+    }
+
+    async fn get(&self, verb: &str) -> Result<Value, Error> {
+        self.answer(self.client.get(format!("{}/__sandbox/{verb}", self.root))).await
+    }
+
+    async fn post(&self, verb: &str, body: &Value) -> Result<Value, Error> {
+        self.answer(self.client.post(format!("{}/__sandbox/{verb}", self.root)).body(body.to_string())).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Value, Error> {
+        let answer = request.send().await?;
+        let status = answer.status();
+        let bytes = answer.bytes().await?;
+        if !status.is_success() {
+            return Err(Error::Answer(format!("the sandbox answered {status}: {}", String::from_utf8_lossy(&bytes))));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| Error::Answer(format!("the sandbox's answer cannot be read: {error}")))
+    }
+}
