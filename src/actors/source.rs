@@ -124,6 +124,8 @@ pub struct Source {
     pub view_lost: AtomicBool,
     /// The upstream's webhooks, as last seen.
     pub live: Mutex<LiveMode>,
+    /// Resources and feeds whose passes or polls fail again and again, and why.
+    pub ailing: Mutex<BTreeMap<String, String>>,
     /// Requests for states under way, per resource.
     pub in_flight: BTreeMap<ResourceName, AtomicUsize>,
     fence: watch::Sender<Option<Fence>>,
@@ -183,6 +185,7 @@ impl Source {
             registrations: AtomicU64::new(0),
             view_lost: AtomicBool::new(false),
             live: Mutex::default(),
+            ailing: Mutex::default(),
             in_flight: names.into_iter().map(|name| (name, AtomicUsize::new(0))).collect(),
             fence: watch::Sender::new(None),
             connector,
@@ -265,6 +268,15 @@ impl Source {
         let n = self.in_flight.get(resource)?;
         n.fetch_add(1, Ordering::AcqRel);
         Some(Reading(n))
+    }
+
+    /// Notes why a resource or feed cannot be read, for `/status`; `None`: it can again.
+    pub fn ails(&self, name: &str, why: Option<String>) {
+        let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(ailing.insert(name.to_owned(), why)),
+            None => drop(ailing.remove(name)),
+        }
     }
 
     /// How changes reach us.

@@ -1,8 +1,8 @@
 //! What the daemon says of itself. Not an actor: it runs inside the admin socket's requests.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::journal::{Journal, Room};
 use super::source::{LiveMode, Source};
@@ -72,6 +72,8 @@ impl Desk {
             if source.view_lost.load(Ordering::Acquire) {
                 wrong.push(format!("{}: the upstream no longer shows what must be there; nothing is removed", source.name));
             }
+            let ailing = source.ailing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            wrong.extend(ailing.into_iter().map(|(name, why)| format!("{}: {name} cannot be read: {why}", source.name)));
             if source.fence_now().is_none() {
                 wrong.push(format!("{}: this process does not own the source yet", source.name));
             }
