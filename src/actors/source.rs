@@ -4,6 +4,7 @@
 //! atomics that survive any actor; what counts is in rows.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -79,6 +80,8 @@ pub struct Process {
     pub clock: Clock,
     /// Where things are reported.
     pub reporter: Reporter,
+    /// The state directory.
+    pub state: PathBuf,
 }
 
 /// What every actor of a source shares.
@@ -102,6 +105,8 @@ pub struct Source {
     pub store: Store,
     /// Whether it can commit and has room.
     pub health: StoreHealth,
+    /// The state directory.
+    pub state: PathBuf,
     /// The clock.
     pub clock: Clock,
     /// Where things are reported.
@@ -163,7 +168,7 @@ impl Source {
         process: Process,
         settings: Settings,
     ) -> Self {
-        let Process { store, health, clock, reporter } = process;
+        let Process { store, health, clock, reporter, state } = process;
         let names: Vec<ResourceName> = connector.resources().iter().map(|spec| spec.name.clone()).collect();
         Self {
             name,
@@ -174,6 +179,7 @@ impl Source {
             owns_limiter: true,
             store,
             health,
+            state,
             clock,
             reporter,
             settings,

@@ -41,10 +41,7 @@ pub fn admin_options(config: &Config, state: &Path) -> Result<Options, String> {
     let token_for_reads = !configured.is_empty();
     let token = match configured.first() {
         Some(text) => Token::from_text(text.expose()),
-        None => {
-            std::fs::create_dir_all(state).map_err(|error| format!("{}: {error}", state.display()))?;
-            Token::ensure(&state.join(TOKEN_FILE), rand::random())
-        }
+        None => Token::ensure(&state.join(TOKEN_FILE), rand::random()),
     };
     let token = token.map_err(|error| format!("the control token in {}: {error}", state.display()))?;
     Ok(Options { token: Some(token), token_for_reads, body_bytes_max: VERB_BYTES_MAX, ..Options::default() })

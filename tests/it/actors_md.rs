@@ -39,12 +39,12 @@ async fn tree(resources: &str) -> Tree {
     let options = store::Options { url, read_group: None, grant: Vec::new(), connections: 1, clock };
     let store = Store::open(options).await.expect("the store opens");
     let budget = ByteBudget::new(config.limits.responses_in_flight.0);
-    let process = Process { store, health: StoreHealth::default(), clock, reporter };
+    let process = Process { store, health: StoreHealth::default(), clock, reporter, state: state.path().to_owned() };
     let source = source_of(&config, "pmp", &config.sources["pmp"], budget, process.clone());
     let sources = vec![Arc::new(source.expect("the source is built"))];
     let bind = || TcpListener::bind("127.0.0.1:0").expect("a port");
     let sockets = Sockets { hooks: bind(), admin: bind() };
-    let plan = Plan::new(&config, state.path(), sockets, process, sources, CancellationToken::new());
+    let plan = Plan::new(&config, sockets, process, sources, CancellationToken::new());
     plan.expect("the tree is laid out").tree()
 }
 
