@@ -27,7 +27,7 @@ mod rows;
 mod sql;
 mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod views;

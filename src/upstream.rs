@@ -14,6 +14,11 @@ use url::Url;
 use crate::connectors::{Connector, Credential, Request, Response};
 use crate::quota::headers;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 /// Why there is no complete answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {

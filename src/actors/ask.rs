@@ -199,3 +199,14 @@ pub fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
     // The connector is immutable, so a panic leaves nothing half-done behind.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::guarded;
+
+    #[test]
+    fn a_panic_of_pure_code_is_an_answer() {
+        assert_eq!(guarded(|| 1), Some(1));
+        assert_eq!(guarded(|| -> u8 { panic!("told to") }), None);
+    }
+}

@@ -283,3 +283,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ use crate::store::{DueMark, Fence, LearnedBy, Observed, What};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 
 mod removal;
+#[cfg(test)]
+mod tests;
 
 /// Without marks the actor looks this often; a wake-up that was lost costs no more.
 const LOOK_EVERY: Duration = Duration::from_secs(30);

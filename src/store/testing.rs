@@ -122,6 +122,11 @@ pub(crate) fn delivery(dedupe: &str) -> Delivery {
     }
 }
 
+/// Runs a statement that breaks the schema, so that what uses it fails.
+pub(crate) async fn break_schema(store: &Store, sql: &str) {
+    store.writer().execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
 /// The first column of a query's rows, as text.
 pub(crate) async fn texts(store: &Store, sql: &str) -> Vec<String> {
     let rows = store.reader().query_all_raw(store.raw(format!("select cast(x.v as text) as v from ({sql}) x"), [])).await;

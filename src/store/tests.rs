@@ -323,3 +323,25 @@ async fn a_feed_moves_once_and_remembers_its_rows() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_delivery_is_done_only_with_the_transaction_that_applied_it() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let one = delivery("d");
+        store.journal(std::slice::from_ref(&one)).await.expect("stored");
+        let mut all = batch(vec![read(&fence, "1", 1, "a")]);
+        all.deliveries.push((one.id, DeliveryEnd::Done));
+        let nowhere = PassPosition::default();
+        let id = uuid::Uuid::now_v7();
+        let step = PassStep { id, from: nowhere.clone(), to: nowhere, date: None, high_stamp: None, records: 1 };
+        let moved = store.apply(&fence, &Batch { pass: Some(step), ..all.clone() }).await;
+        assert_eq!(moved.map_err(|error| error.kind()), Err(Kind::Moved));
+        assert_eq!(store.backlog(&source()).await.expect("read").deliveries, 1, "what failed to be applied still waits");
+        assert_eq!(store.live_rows(&source(), &tasks()).await.expect("count"), 0);
+        store.apply(&fence, &all).await.expect("applied");
+        assert_eq!(store.backlog(&source()).await.expect("read").deliveries, 0);
+        assert_eq!(texts(&store, NUMBERS).await, ["1"], "what was rolled back left no hole");
+    })
+    .await;
+}

@@ -1,0 +1,160 @@
+use super::testing::{Fake, answer};
+use super::*;
+use crate::connectors::productive::{self, Productive};
+
+const CAP: u64 = 1_000;
+const SHORT: Duration = Duration::from_millis(300);
+
+fn connector() -> Productive {
+    Productive::new(productive::Options {
+        url: "http://127.0.0.1:1/".parse().expect("a URL"),
+        organization: 435,
+        resources: Vec::new(),
+        exclude: Vec::new(),
+        read_lag: Duration::ZERO,
+        list_lag: Duration::ZERO,
+        keep_deleted: Duration::ZERO,
+        tombstones: Duration::ZERO,
+        signature_tolerance: None,
+    })
+    .expect("a connector")
+}
+
+fn upstream(root: &Url) -> Upstream {
+    let options = Options {
+        root: root.clone(),
+        response_max: CAP,
+        responses_in_flight: ByteBudget::new(10 * CAP),
+        connect_timeout: SHORT,
+        timeout: SHORT,
+    };
+    let credentials: Credentials = Arc::new(|which| match which {
+        Credential::Read => Ok("the-read-token".to_owned()),
+        Credential::Manage => Err("manage_token is not set".to_owned()),
+    });
+    Upstream::new(options, credentials).expect("a client")
+}
+
+fn get(url: &str) -> Request {
+    Request {
+        method: http::Method::GET,
+        url: url.to_owned(),
+        headers: Vec::new(),
+        body: None,
+        endpoint: "/tasks".to_owned(),
+        credential: Credential::Read,
+        declared_write: false,
+    }
+}
+
+async fn send(own: &Fake, request: &Request) -> Result<Response, SendError> {
+    upstream(&own.url).send(&connector(), request).await
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_another_origin() {
+    let (own, other) = (Fake::start(|_| answer(200, "own")).await, Fake::start(|_| answer(200, "other")).await);
+    let (own_port, other_port) = (own.url.port().expect("a port"), other.url.port().expect("a port"));
+    for url in [
+        format!("http://127.0.0.1:{other_port}/tasks"),
+        format!("http://localhost:{own_port}/tasks"),
+        format!("https://127.0.0.1:{own_port}/tasks"),
+        format!("http://someone:secret@127.0.0.1:{own_port}/tasks"),
+        format!("http://127.0.0.1:{own_port}@127.0.0.1:{other_port}/tasks"),
+        "/tasks".to_owned(),
+        "file:///etc/passwd".to_owned(),
+    ] {
+        let refused = send(&own, &get(&url)).await.expect_err("refused");
+        assert!(matches!(refused, SendError::Forbidden(_)) && !refused.reached(), "{url}: {refused}");
+    }
+    assert_eq!((own.asked().len(), other.asked().len()), (0, 0));
+    let answered = send(&own, &get(&format!("http://127.0.0.1:{own_port}/tasks"))).await.expect("answered");
+    assert_eq!((answered.status, &answered.body[..]), (200, &b"own"[..]));
+}
+
+#[tokio::test]
+async fn a_write_is_sent_only_if_it_is_declared() {
+    let own = Fake::start(|_| answer(201, "")).await;
+    for method in [http::Method::POST, http::Method::PATCH, http::Method::PUT, http::Method::DELETE] {
+        let write = Request { method: method.clone(), ..get(own.url.as_str()) };
+        assert!(matches!(send(&own, &write).await, Err(SendError::Forbidden(_))), "{method}");
+    }
+    assert_eq!(own.asked().len(), 0);
+    let declared = Request { method: http::Method::POST, declared_write: true, ..get(own.url.as_str()) };
+    assert_eq!(send(&own, &declared).await.expect("answered").status, 201);
+    assert!(own.asked()[0].starts_with("POST / "), "{:?}", own.asked());
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_is_not_followed() {
+    let other = Fake::start(|_| answer(200, "")).await;
+    let there = other.url.to_string();
+    let own = Fake::start(move |head| {
+        let there = if head.contains("/same") { "/elsewhere" } else { there.as_str() };
+        (format!("HTTP/1.1 302 Found\r\nconnection: close\r\nlocation: {there}\r\ncontent-length: 0\r\n\r\n").into_bytes(), false)
+    })
+    .await;
+    for path in ["same", "other"] {
+        assert_eq!(send(&own, &get(&format!("{}{path}", own.url))).await.expect("an answer").status, 302);
+    }
+    assert_eq!((own.asked().len(), other.asked().len()), (2, 0), "the credential goes nowhere else");
+}
+
+#[tokio::test]
+async fn an_answer_above_the_cap_is_given_up() {
+    let chunked = |n: usize| {
+        let chunk = format!("{:x}\r\n{}\r\n", 500, "x".repeat(500));
+        format!("HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk.repeat(n))
+    };
+    let own = Fake::start(move |head| match head {
+        head if head.contains("/stated") => (b"HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n".to_vec(), true),
+        head if head.contains("/endless") => (chunked(3).into_bytes(), false),
+        head if head.contains("/chunks") => (chunked(2).into_bytes(), false),
+        _ => answer(200, &"x".repeat(1_000)),
+    })
+    .await;
+    for path in ["stated", "endless"] {
+        let refused = send(&own, &get(&format!("{}{path}", own.url))).await.expect_err("too large");
+        assert_eq!(refused, SendError::TooLarge(CAP), "{path}");
+        assert!(refused.reached(), "the upstream has counted it");
+    }
+    for path in ["chunks", "exact"] {
+        assert_eq!(send(&own, &get(&format!("{}{path}", own.url))).await.expect("fits").body.len(), 1_000);
+    }
+}
+
+#[tokio::test]
+async fn silence_and_torn_answers_end_in_time_after_one_attempt() {
+    let own = Fake::start(|head| match head {
+        head if head.contains("/silent") => (Vec::new(), true),
+        head if head.contains("/half") => (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_vec(), true),
+        head if head.contains("/torn") => (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_vec(), false),
+        _ => (Vec::new(), false),
+    })
+    .await;
+    for (path, name) in [("silent", "timeout"), ("half", "timeout"), ("torn", "interrupted"), ("closed", "interrupted")] {
+        let error = send(&own, &get(&format!("{}{path}?secret=1", own.url))).await.expect_err("no answer");
+        assert_eq!(error.name(), name, "{path}: {error}");
+        assert!(error.reached() && !error.to_string().contains("secret"), "{error}");
+    }
+    assert_eq!(own.asked().len(), 4, "one call is one attempt on the wire");
+}
+
+#[tokio::test]
+async fn who_cannot_be_reached_has_counted_nothing() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let root: Url = format!("http://127.0.0.1:{gone}/").parse().expect("a URL");
+    let error = upstream(&root).send(&connector(), &get(root.as_str())).await.expect_err("nobody is there");
+    assert!(error.name() == "connect" && !error.reached(), "{error}");
+}
+
+#[tokio::test]
+async fn the_credential_goes_along_and_without_it_nothing_goes() {
+    let own = Fake::start(|_| answer(200, "")).await;
+    send(&own, &get(own.url.as_str())).await.expect("answered");
+    let asked = own.asked().remove(0).to_lowercase();
+    assert!(asked.contains("\r\nx-auth-token: the-read-token\r\n") && asked.contains("\r\nx-organization-id: 435\r\n"), "{asked}");
+    let manage = Request { credential: Credential::Manage, ..get(own.url.as_str()) };
+    assert!(matches!(send(&own, &manage).await, Err(SendError::Credential(_))));
+    assert_eq!(own.asked().len(), 1);
+}
