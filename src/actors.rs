@@ -20,7 +20,6 @@
 //! Architecture invariants: an actor owns no state that is not in rows, but for what a restart may forget; no payload is put into
 //! a mailbox; nobody but the supervisors starts actors.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,19 +81,18 @@ impl Plan {
     /// When the admin token cannot be made or read.
     pub fn new(
         config: &Config,
-        state: &Path,
         sockets: Sockets,
         process: source::Process,
         sources: Vec<Arc<Source>>,
         fatal: CancellationToken,
     ) -> Result<Self, String> {
-        let source::Process { store, health, clock, reporter } = process;
+        let source::Process { store, health, clock, reporter, state } = process;
         let (roster, critical) = (Roster::default(), watchdog::Critical::default());
         let (queue, answers) = (journal::Journal::new(health), answers::Answers::new(clock));
         let door = door::Doors::new(&sources, &queue, &answers, &reporter);
         let gate = hooks::Hooks::new(Arc::new(door), hook_options(config), clock);
         let desk = Arc::new(status::Desk::new(clock, store.clone(), sources.clone(), queue.clone(), roster.clone(), critical.clone()));
-        let admin_options = status::admin_options(config, state)?;
+        let admin_options = status::admin_options(config, &state)?;
         let routes = admin_routes::routes(admin_options, reporter.clone(), Arc::clone(&desk) as _, desk as _);
         let retention = retention(config, &sources);
         Ok(Self {

@@ -100,9 +100,11 @@ impl Daemon {
     pub async fn start(config: &Config, state: &Path, sockets: Sockets, clock: Clock, stop: CancellationToken) -> Result<Self, StartError> {
         let reporter = Reporter::new();
         let store = open(config, state, clock, &stop).await?;
+        std::fs::create_dir_all(state)?;
         service::status("migrating the store");
         store.migrate().await?;
-        let process = Process { store: store.clone(), health: StoreHealth::default(), clock, reporter: reporter.clone() };
+        let process =
+            Process { store: store.clone(), health: StoreHealth::default(), clock, reporter: reporter.clone(), state: state.to_owned() };
         let sources = build(config, &process)?;
         for source in &sources {
             store.install_views(&source.name, source.connector.resources()).await?;
@@ -110,7 +112,7 @@ impl Daemon {
         note_downtime(&store, &sources, clock).await?;
         let (hooks, admin) = (sockets.hooks.local_addr()?, sockets.admin.local_addr()?);
         let fatal = CancellationToken::new();
-        let plan = actors::Plan::new(config, state, sockets, process, sources.clone(), fatal.clone()).map_err(StartError::Tree)?;
+        let plan = actors::Plan::new(config, sockets, process, sources.clone(), fatal.clone()).map_err(StartError::Tree)?;
         let cx = Context { life: Arc::new(Life::new(clock)), stopping: stop.clone() };
         #[expect(clippy::disallowed_methods, reason = "the root of the supervision tree has no supervisor but the process")]
         let root = tokio::spawn(async move { run_root(plan.tree(), cx).await.map_err(|error| error.to_string()) });

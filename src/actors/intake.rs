@@ -4,8 +4,11 @@
 //! selects by state, never by a high-water id: rows become visible out of order.
 //!
 //! A connector that panics on a delivery quarantines that delivery. What brings the whole process down (a stack or memory
-//! exhausted) cannot be caught, so every incarnation begins carefully: one delivery at a time, its attempt written first, until
-//! it has passed the batch it found. Only deaths in that mode count; the third quarantines.
+//! exhausted) cannot be caught: so the name of the delivery that is being decoded stands in a small file for just that moment
+//! ([`Witness`]). A start that finds a name there counts a death for that delivery alone, and the third quarantines it. A kill at
+//! any other moment, of whatever is in hand, counts for nobody.
+
+mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,10 +17,11 @@ use std::time::Duration;
 use super::ask::guarded;
 use super::source::Source;
 use crate::connectors::Unreadable;
-use crate::model::{Delivery, Event};
+use crate::model::{Delivery, DeliveryId, Event};
 use crate::report::ItemQuarantined;
-use crate::store::{DeliveryEnd, Error, Fence, LearnedBy, Observed, PendingDelivery, What};
+use crate::store::{DeliveryEnd, Error, Fence, LearnedBy, Observed, What};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
+use witness::Witness;
 
 /// Deliveries in one transaction.
 const BATCH_ROWS: u64 = 200;
@@ -25,19 +29,19 @@ const BATCH_ROWS: u64 = 200;
 const BATCH_BYTES: u64 = 1024 * 1024;
 /// Without a wake-up the intake looks this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Deaths in careful mode that quarantine a delivery.
+/// Deaths while decoding it that quarantine a delivery.
 const DEATHS_MAX: u32 = 3;
 
 /// The child spec.
 pub fn spec(source: Arc<Source>) -> ChildSpec {
     let waker = source.intake.clone();
-    worker("intake", Meltdown::Park, Duration::from_secs(5), waker, move || Intake { source: Arc::clone(&source), careful: None })
+    worker("intake", Meltdown::Park, Duration::from_secs(5), waker, move || Intake { source: Arc::clone(&source), witness: None })
 }
 
 struct Intake {
     source: Arc<Source>,
-    /// Deliveries still to be taken one by one; `None` before the first look.
-    careful: Option<usize>,
+    /// Opened at the first step.
+    witness: Option<Witness>,
 }
 
 impl Work for Intake {
@@ -57,20 +61,15 @@ impl Work for Intake {
 impl Intake {
     /// Takes a batch; whether there may be more.
     async fn take(&mut self, fence: &Fence) -> Result<bool, Error> {
+        if self.witness.is_none() {
+            let (witness, suspect) = Witness::open(&self.source.state.join(format!("decoding-{}", self.source.name)));
+            if let Some(id) = suspect {
+                self.count_death(fence, id).await?;
+            }
+            self.witness = Some(witness);
+        }
         let source = Arc::clone(&self.source);
         let pending = source.store.pending(&source.name, BATCH_ROWS, BATCH_BYTES).await?;
-        if self.careful.is_none() {
-            self.careful = Some(pending.len());
-        }
-        let left = self.careful.unwrap_or(0);
-        if left > 0 && !pending.is_empty() {
-            for one in pending.into_iter().take(left) {
-                self.take_carefully(fence, one).await?;
-                self.careful = self.careful.map(|left| left.saturating_sub(1));
-            }
-            return Ok(true);
-        }
-        self.careful = Some(0);
         let n_taken = pending.len();
         if n_taken > 0 {
             self.work_in(fence, pending.into_iter().map(|one| one.delivery).collect()).await?;
@@ -79,15 +78,15 @@ impl Intake {
         Ok(n_taken > 0)
     }
 
-    async fn take_carefully(&self, fence: &Fence, one: PendingDelivery) -> Result<(), Error> {
-        if one.attempts >= DEATHS_MAX {
-            let mut batch = self.source.batch(LearnedBy::Hook);
-            batch.deliveries.push((one.delivery.id, DeliveryEnd::Quarantined(format!("the process died {DEATHS_MAX} times on it"))));
-            self.report_quarantined("died");
-            return self.source.apply_batch(fence, batch).await.map(drop);
+    /// The process before us died while it decoded this delivery.
+    async fn count_death(&self, fence: &Fence, id: DeliveryId) -> Result<(), Error> {
+        if self.source.store.attempt(fence, id).await? < DEATHS_MAX {
+            return Ok(());
         }
-        self.source.store.attempt(fence, one.delivery.id).await?;
-        self.work_in(fence, vec![one.delivery]).await
+        let mut batch = self.source.batch(LearnedBy::Hook);
+        batch.deliveries.push((id, DeliveryEnd::Quarantined(format!("the process died {DEATHS_MAX} times decoding it"))));
+        self.report_quarantined("died");
+        self.source.apply_batch(fence, batch).await.map(drop)
     }
 
     async fn work_in(&self, fence: &Fence, deliveries: Vec<Delivery>) -> Result<(), Error> {
@@ -111,6 +110,7 @@ impl Intake {
 
     fn events(&self, delivery: &Delivery) -> Result<Vec<Event>, Unreadable> {
         let panicked = || Unreadable { key: None, reason: "the connector panicked on it".to_owned(), raw: delivery.request.body.clone() };
+        let _decoding = self.witness.as_ref().map(|witness| witness.of(delivery.id));
         guarded(|| self.source.connector.events(delivery)).unwrap_or_else(|| Err(panicked()))
     }
 

@@ -82,7 +82,7 @@ impl Work for Janitor {
         if is_due(&mut self.purged_at, PURGE_EVERY, monotonic)
             && let Ok(purged) = self.options.store.purge(&self.options.retention, now).await
         {
-            for (table, rows) in purged.rows {
+            for (table, rows) in purged.rows.into_iter().filter(|(_, rows)| *rows > 0) {
                 self.options.reporter.emit(RowsExpired { table: table.to_owned(), rows });
             }
         }

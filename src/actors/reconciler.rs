@@ -33,6 +33,8 @@ use trouble::Trouble;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A list that turned out incomplete is not read again before this: a sweep is many requests.
 const INCOMPLETE_REST: Duration = Duration::from_secs(3600);
+/// Failures in a row from which on a resource counts as ailing.
+const AILING_AFTER: u32 = 3;
 /// After the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -200,6 +202,7 @@ impl Reconciler {
         started: Started,
     ) -> Result<Rest, Error> {
         self.trouble.over(spec.name.as_str());
+        self.source.ails(spec.name.as_str(), None);
         let stamps: Vec<Option<Timestamp>> =
             page.records.iter().map(|record| record.as_ref().ok().and_then(|record| record.changed_at)).collect();
         let is_old = spec.mode == Mode::SortAndStop && pass.lower_bound.is_some_and(|bound| reconcile::page_is_older(&stamps, bound));
@@ -236,7 +239,8 @@ impl Reconciler {
             && let Some(trouble) = self.suspect(cx, fence, spec, pass).await?
         {
             source.reporter.emit(PassFailed { source: name, resource: resource.clone(), mode, error: trouble.clone() });
-            source.store.finish_pass(fence, pass, &PassEnd::Stopped(trouble)).await?;
+            source.store.finish_pass(fence, pass, &PassEnd::Stopped(trouble.clone())).await?;
+            source.ails(&resource, Some(trouble));
             self.trouble.rest(&resource, INCOMPLETE_REST.min(spec.sweep));
             return Ok(Rest::Again);
         }
@@ -248,6 +252,13 @@ impl Reconciler {
             source.reporter.emit(GapClosed { source: name.clone(), cause: "repaired".into() });
         }
         Ok(Rest::Again)
+    }
+
+    /// One more failure in a row; from the third on `/status` tells of it.
+    fn fails(&mut self, name: &str, error: &AskError) {
+        if self.trouble.met(name) >= AILING_AFTER {
+            self.source.ails(name, Some(error.to_string()));
+        }
     }
 
     async fn page_failed(&mut self, fence: &Fence, spec: &ResourceSpec, pass: &Pass, error: &AskError) -> Result<Rest, Error> {
@@ -271,7 +282,7 @@ impl Reconciler {
             source.store.finish_pass(fence, pass, &PassEnd::Stopped(error.to_string())).await?;
         }
         // The pass stays where it is; its resource rests, the others go on.
-        self.trouble.met(spec.name.as_str());
+        self.fails(spec.name.as_str(), error);
         Ok(Rest::Again)
     }
 }

@@ -4,6 +4,7 @@
 //! atomics that survive any actor; what counts is in rows.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -79,6 +80,8 @@ pub struct Process {
     pub clock: Clock,
     /// Where things are reported.
     pub reporter: Reporter,
+    /// The state directory.
+    pub state: PathBuf,
 }
 
 /// What every actor of a source shares.
@@ -102,6 +105,8 @@ pub struct Source {
     pub store: Store,
     /// Whether it can commit and has room.
     pub health: StoreHealth,
+    /// The state directory.
+    pub state: PathBuf,
     /// The clock.
     pub clock: Clock,
     /// Where things are reported.
@@ -124,6 +129,8 @@ pub struct Source {
     pub view_lost: AtomicBool,
     /// The upstream's webhooks, as last seen.
     pub live: Mutex<LiveMode>,
+    /// Resources and feeds whose passes or polls fail again and again, and why.
+    pub ailing: Mutex<BTreeMap<String, String>>,
     /// Requests for states under way, per resource.
     pub in_flight: BTreeMap<ResourceName, AtomicUsize>,
     fence: watch::Sender<Option<Fence>>,
@@ -161,7 +168,7 @@ impl Source {
         process: Process,
         settings: Settings,
     ) -> Self {
-        let Process { store, health, clock, reporter } = process;
+        let Process { store, health, clock, reporter, state } = process;
         let names: Vec<ResourceName> = connector.resources().iter().map(|spec| spec.name.clone()).collect();
         Self {
             name,
@@ -172,6 +179,7 @@ impl Source {
             owns_limiter: true,
             store,
             health,
+            state,
             clock,
             reporter,
             settings,
@@ -183,6 +191,7 @@ impl Source {
             registrations: AtomicU64::new(0),
             view_lost: AtomicBool::new(false),
             live: Mutex::default(),
+            ailing: Mutex::default(),
             in_flight: names.into_iter().map(|name| (name, AtomicUsize::new(0))).collect(),
             fence: watch::Sender::new(None),
             connector,
@@ -265,6 +274,15 @@ impl Source {
         let n = self.in_flight.get(resource)?;
         n.fetch_add(1, Ordering::AcqRel);
         Some(Reading(n))
+    }
+
+    /// Notes why a resource or feed cannot be read, for `/status`; `None`: it can again.
+    pub fn ails(&self, name: &str, why: Option<String>) {
+        let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(ailing.insert(name.to_owned(), why)),
+            None => drop(ailing.remove(name)),
+        }
     }
 
     /// How changes reach us.

@@ -1,8 +1,8 @@
 //! What the daemon says of itself. Not an actor: it runs inside the admin socket's requests.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::journal::{Journal, Room};
 use super::source::{LiveMode, Source};
@@ -41,10 +41,7 @@ pub fn admin_options(config: &Config, state: &Path) -> Result<Options, String> {
     let token_for_reads = !configured.is_empty();
     let token = match configured.first() {
         Some(text) => Token::from_text(text.expose()),
-        None => {
-            std::fs::create_dir_all(state).map_err(|error| format!("{}: {error}", state.display()))?;
-            Token::ensure(&state.join(TOKEN_FILE), rand::random())
-        }
+        None => Token::ensure(&state.join(TOKEN_FILE), rand::random()),
     };
     let token = token.map_err(|error| format!("the control token in {}: {error}", state.display()))?;
     Ok(Options { token: Some(token), token_for_reads, body_bytes_max: VERB_BYTES_MAX, ..Options::default() })
@@ -72,6 +69,8 @@ impl Desk {
             if source.view_lost.load(Ordering::Acquire) {
                 wrong.push(format!("{}: the upstream no longer shows what must be there; nothing is removed", source.name));
             }
+            let ailing = source.ailing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            wrong.extend(ailing.into_iter().map(|(name, why)| format!("{}: {name} cannot be read: {why}", source.name)));
             if source.fence_now().is_none() {
                 wrong.push(format!("{}: this process does not own the source yet", source.name));
             }

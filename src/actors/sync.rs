@@ -187,6 +187,7 @@ impl Sync {
     async fn read_alone(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, due: Vec<DueMark>) -> Result<(), crate::store::Error> {
         let source = Arc::clone(&self.source);
         let _reading = source.reading(&self.resource);
+        let began = source.clock.monotonic();
         let reads = due.into_iter().map(|due| {
             let source = &source;
             async move {
@@ -211,7 +212,7 @@ impl Sync {
         if !observations.is_empty() {
             self.source.apply(fence, LearnedBy::Mark, observations).await?;
         }
-        if absent.is_empty() { Ok(()) } else { self.remove(cx, fence, spec, absent).await }
+        if absent.is_empty() { Ok(()) } else { self.remove(cx, fence, spec, absent, began).await }
     }
 
     async fn defer(&self, fence: &Fence, due: &[DueMark], error: &AskError) -> Result<(), crate::store::Error> {

@@ -65,3 +65,17 @@ fn judge(lines: &[String]) {
     println!("ack_is_durable: request {arrived}, log written {written}, sync returned {returned}, 200 written {answered}");
     assert!(returned < answered, "the 200 was written at line {answered}, before the sync returned at {returned}:\n{}", lines.join("\n"));
 }
+
+/// A judge that lets everything pass would prove nothing.
+#[test]
+#[should_panic(expected = "before the sync returned")]
+fn a_200_before_the_sync_is_seen() {
+    let lines = [
+        "7 recvfrom(20<socket:[1]>, \"POST /hooks/pmp/task-updated HTTP\"..., 8192) = 300",
+        "8 pwrite64(14</tmp/replica.db-wal>, \"\"..., 4096, 0) = 4096",
+        "8 fdatasync(14</tmp/replica.db-wal> <unfinished ...>",
+        "7 writev(20<socket:[1]>, \"HTTP/1.1 200 OK\"...) = 90",
+        "8 <... fdatasync resumed>) = 0",
+    ];
+    judge(&lines.map(str::to_owned));
+}

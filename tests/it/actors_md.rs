@@ -39,12 +39,12 @@ async fn tree(resources: &str) -> Tree {
     let options = store::Options { url, read_group: None, grant: Vec::new(), connections: 1, clock };
     let store = Store::open(options).await.expect("the store opens");
     let budget = ByteBudget::new(config.limits.responses_in_flight.0);
-    let process = Process { store, health: StoreHealth::default(), clock, reporter };
+    let process = Process { store, health: StoreHealth::default(), clock, reporter, state: state.path().to_owned() };
     let source = source_of(&config, "pmp", &config.sources["pmp"], budget, process.clone());
     let sources = vec![Arc::new(source.expect("the source is built"))];
     let bind = || TcpListener::bind("127.0.0.1:0").expect("a port");
     let sockets = Sockets { hooks: bind(), admin: bind() };
-    let plan = Plan::new(&config, state.path(), sockets, process, sources, CancellationToken::new());
+    let plan = Plan::new(&config, sockets, process, sources, CancellationToken::new());
     plan.expect("the tree is laid out").tree()
 }
 
@@ -138,6 +138,26 @@ async fn systemd_waits_longer_than_the_whole_stop() {
     let sources = tree.children.iter().find(|child| child.id == "sources").expect("sources");
     let further = sources.children[0].stop_deadline.as_secs();
     assert!(unit.contains(&format!("each further source adds {further} s")), "the unit says what a further source adds: {further} s");
+}
+
+#[test]
+fn reports_are_those_of_the_code() {
+    let document = read("actors.md");
+    let declared = read("src/report.rs");
+    for (name, card) in cards(&document) {
+        let told: Vec<&str> = field(&card, "Reports").split('`').skip(1).step_by(2).filter(|word| !word.contains('/')).collect();
+        for report in &told {
+            assert!(declared.contains(&format!(" {report}(")), "{name}: there is no report {report}");
+        }
+        let file = read(field(&card, "File").trim_matches(['`', '.']));
+        for call in file.split("reporter.emit(").skip(1).chain(file.split("reporter.set(").skip(1)) {
+            let report = call.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            // Others are imported under an alias.
+            if !report.is_empty() && declared.contains(&format!("    {report}(")) {
+                assert!(told.contains(&report), "{name}: its card lacks {report}");
+            }
+        }
+    }
 }
 
 #[test]

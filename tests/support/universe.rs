@@ -195,6 +195,13 @@ impl Universe {
         .await;
     }
 
+    /// What the daemon says of itself.
+    pub(crate) async fn status(&self) -> Result<Value, String> {
+        let answer = self.client.get(format!("http://127.0.0.1:{}/status", self.admin_port)).send().await;
+        let body = answer.map_err(|error| error.to_string())?.bytes().await.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&body).map_err(|error| error.to_string())
+    }
+
     /// Sends a delivery with a right signature; the answer's status, or why there was none.
     pub(crate) async fn deliver(&self, route: &str, body: &str) -> Result<u16, String> {
         deliver(&self.client, self.hooks_port, route, body).await

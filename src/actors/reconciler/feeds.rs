@@ -56,6 +56,7 @@ impl Reconciler {
         match read {
             Ok(page) => {
                 self.trouble.over(feed.name);
+                source.ails(feed.name, None);
                 // The cursor's `since` moves only when a poll has met its last page: pages are asked for from one fixed bound.
                 let highest = page.rows.iter().flatten().filter_map(|row| row.at).max();
                 let to = match &page.next {
@@ -70,7 +71,7 @@ impl Reconciler {
                 self.step(fence, feed, Some(from), to, FeedPage::default()).await
             }
             Err(error) => {
-                self.trouble.met(feed.name);
+                self.fails(feed.name, &error);
                 let (source, resource) = (source.name.to_string(), feed.name.to_owned());
                 self.source.reporter.emit(FetchFailed { source, resource, reason: "feed".into(), error: error.to_string() });
                 Ok(())

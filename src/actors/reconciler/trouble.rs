@@ -27,11 +27,13 @@ impl Trouble {
         until.checked_sub(self.clock.monotonic()).filter(|left| !left.is_zero())
     }
 
-    pub(super) fn met(&mut self, name: &str) {
+    /// Notes a failure; how many in a row that makes.
+    pub(super) fn met(&mut self, name: &str) -> u32 {
         let now = self.clock.monotonic();
         let (failures, until) = self.met.entry(name.to_owned()).or_default();
         *until = now + self.backoff.delay(*failures, rand::random());
         *failures = failures.saturating_add(1);
+        *failures
     }
 
     /// `name` rests for `span`, whatever failed before.

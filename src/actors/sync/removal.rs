@@ -34,9 +34,14 @@ impl Sync {
         fence: &Fence,
         spec: &ResourceSpec,
         absent: Vec<(DueMark, Started)>,
+        began: Duration,
     ) -> Result<(), Error> {
         let keys: Vec<Key> = absent.iter().map(|(due, _)| due.key.clone()).collect();
-        if !self.control(cx, fence, spec, &keys).await? {
+        // An announced delete has a witness of its own. For absence alone the control must be younger than the reads that met it:
+        // the view may have been lost since a record was last shown.
+        let is_announced = absent.iter().all(|(due, _)| due.mark.announced_delete);
+        let since = if is_announced { began.saturating_sub(CONTROL_AGE) } else { began };
+        if !self.control(cx, fence, spec, &keys, since).await? {
             self.source.view_lost.store(true, Ordering::Release);
             let (source, resource) = (self.source.name.to_string(), self.resource.to_string());
             self.source.reporter.emit(ViewLost { source, resource });
@@ -78,12 +83,12 @@ impl Sync {
         Ok(self.source.store.entity(&self.source.name, &entity).await?.row.is_some_and(|row| !row.deleted))
     }
 
-    /// Whether the upstream shows a record that we know alive.
-    async fn control(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, except: &[Key]) -> Result<bool, Error> {
-        let now = self.source.clock.monotonic();
-        if self.alive_at.is_some_and(|at| now.saturating_sub(at) < CONTROL_AGE) {
+    /// Whether the upstream shows a record that we know alive, or has shown one since `since` (monotonic time).
+    async fn control(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, except: &[Key], since: Duration) -> Result<bool, Error> {
+        if self.alive_at.is_some_and(|at| at >= since) {
             return Ok(true);
         }
+        let now = self.source.clock.monotonic();
         let own = self.source.store.control_key(&self.source.name, &self.resource, except).await?;
         if let Some(key) = own {
             let is_alive = self.answers(cx, fence, spec, key).await;

@@ -58,6 +58,7 @@ pub(super) struct Outcome {
     changed_entities: usize,
     poll_s: u64,
     feed_poll_s: u64,
+    linger_s: u64,
     operations: BTreeMap<String, usize>,
     n_differences: usize,
     pub(super) differences: Vec<Difference>,
@@ -107,6 +108,7 @@ impl Outcome {
             changed_entities: changed.len(),
             poll_s: plan.poll.as_secs(),
             feed_poll_s: plan.feed_poll.as_secs(),
+            linger_s: plan.linger.as_secs(),
             operations,
             n_differences: comparison.differences.len(),
             differences: comparison.differences,
@@ -167,9 +169,12 @@ impl Outcome {
 
     fn intervals(&self) -> String {
         match self.arm {
-            Arm::Hooks => "none: no passes and no feeds after the backfill".to_owned(),
+            Arm::Hooks => format!("hints gather for {} s; no passes and no feeds after the backfill", self.linger_s),
             Arm::Passes => format!("every resource swept and polled every {} s, feeds every {} s", self.poll_s, self.feed_poll_s),
-            Arm::Both => format!("incremental passes every {} s, feeds every {} s, sweeps daily", self.poll_s, self.feed_poll_s),
+            Arm::Both => {
+                let Self { linger_s, poll_s, feed_poll_s, .. } = self;
+                format!("hints gather for {linger_s} s, incremental passes every {poll_s} s, feeds every {feed_poll_s} s, sweeps daily")
+            }
         }
     }
 

@@ -64,6 +64,9 @@ pub(super) struct Plan {
     pub(super) poll: Duration,
     /// The same for the event feeds.
     pub(super) feed_poll: Duration,
+    /// How long hints gather before a read: a second where visibility is promised; longer where every change is told twice, by
+    /// a hook and by a feed, and requests are what counts.
+    pub(super) linger: Duration,
     quick: bool,
 }
 
@@ -81,7 +84,8 @@ impl Plan {
             (_, false) => (seconds(60), seconds(30)),
             (_, true) => (seconds(120), seconds(10)),
         };
-        Self { arm, seed, entities, changes, per_second, poll, feed_poll, quick }
+        let linger = seconds(if arm == Arm::Both { 3 } else { 1 });
+        Self { arm, seed, entities, changes, per_second, poll, feed_poll, linger, quick }
     }
 
     /// Faults of deliveries and reads, which hold from the start.
@@ -121,7 +125,8 @@ impl Plan {
             "[store]\nurl = \"{store}\"\n[listen]\nhooks = \"127.0.0.1:{hooks}\"\nadmin = \"127.0.0.1:{admin}\"\n\
              [limits]\nupstream_timeout = \"2s\"\n[log]\nlevel = \"info\"\nformat = \"human\"\n\
              [sources.{SOURCE}]\nkind = \"productive\"\norganization = {ORGANIZATION}\nurl = \"{api}\"\ntoken = {{ file = \"{token}\" }}\n\
-             read_lag = \"500ms\"\nlist_lag = \"1s\"\nlinger = \"1s\"\n"
+             read_lag = \"500ms\"\nlist_lag = \"1s\"\nlinger = \"{}s\"\n",
+            self.linger.as_secs()
         );
         let alone = !matches!(self.arm, Arm::Hooks);
         let _ = writeln!(text, "passes = {alone}\nfeeds = {alone}\nfeed_poll = \"{}s\"", self.feed_poll.as_secs());
