@@ -101,12 +101,18 @@ impl Reconciler {
             let known = self.known(&spec.name).await?;
             match self.wants(spec, &known, &gaps) {
                 Wanted::Pass(PassKind::Incremental) => return self.advance(cx, fence, spec, known, PassKind::Incremental).await,
-                Wanted::Pass(PassKind::Sweep) => sweep = sweep.or(Some((spec, known))),
+                // The one under way goes on, then whoever waits longest: else the first of the list, due again, would starve the last.
+                Wanted::Pass(PassKind::Sweep) => {
+                    let rank = (known.running.is_none(), known.progress.sweep_at);
+                    if sweep.as_ref().is_none_or(|(best, _, _)| rank < *best) {
+                        sweep = Some((rank, spec, known));
+                    }
+                }
                 Wanted::Later(span) => soonest = soonest.min(span),
             }
         }
         match sweep {
-            Some((spec, known)) => self.advance(cx, fence, spec, known, PassKind::Sweep).await,
+            Some((_, spec, known)) => self.advance(cx, fence, spec, known, PassKind::Sweep).await,
             None => Ok(Rest::For(soonest.max(Duration::from_millis(10)))),
         }
     }

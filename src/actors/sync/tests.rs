@@ -131,7 +131,13 @@ fn source(store: &Store, fake: &Fake, brake: Brake) -> Source {
     let minute = Shape::Window(Duration::from_secs(60));
     let limit = Limit { id: "token".to_owned(), amount: 1_000, shape: minute, unit: Unit::Requests, share: 1.0 };
     let limits = Limits::new(vec![limit], Concurrency { cap: 8, floor: 4 }, [Expected::default(); 4]).expect("valid limits");
-    let process = Process { store: store.clone(), health: StoreHealth::default(), clock: Clock::system(), reporter: Reporter::new() };
+    let process = Process {
+        store: store.clone(),
+        health: StoreHealth::default(),
+        clock: Clock::system(),
+        reporter: Reporter::new(),
+        state: std::env::temp_dir(),
+    };
     let upstream = Upstream::new(bounds, Arc::new(|_| Ok("token".to_owned()))).expect("a client");
     Source::new(name(), Arc::new(connector.expect("a connector")), upstream, "scope".to_owned(), limits, process, settings)
 }

@@ -79,7 +79,8 @@ impl Plan {
             (_, true) => (10_000, 480, 70.0),
         };
         let (poll, feed_poll) = match (arm, quick) {
-            (Arm::Passes, false) => (seconds(75), seconds(75)),
+            // A sweep of everything is 280 pages: 31 s within the token's limit, and on a slow machine as long as its database needs.
+            (Arm::Passes, false) => (seconds(120), seconds(120)),
             (Arm::Passes, true) => (seconds(12), seconds(12)),
             (_, false) => (seconds(60), seconds(30)),
             (_, true) => (seconds(120), seconds(10)),
