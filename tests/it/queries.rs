@@ -19,7 +19,7 @@ const A3: &str = "select c.number, c.operation, c.learned_by, t.key, t.title fro
 where c.source = 'pmp' and c.resource = 'tasks' and c.number > :seen order by c.number limit 500";
 /// How fresh the page is.
 const A3_FRESH: &str =
-    "select resource, rows, live_as_of, complete_as_of from instep_resources where source = 'pmp' and resource = 'tasks'";
+    "select resource, rows, as_of from instep_resources where source = 'pmp' and resource = 'tasks'";
 
 const RESOURCES: [&str; 7] = ["companies", "projects", "task_lists", "tasks", "deals", "services", "time_entries"];
 
@@ -89,7 +89,7 @@ async fn changes(universe: &Universe) {
     .await;
     let text = |at: usize| rows[0][at].clone().unwrap_or_default();
     assert_eq!((text(0), text(3), text(4)), ((seen + 1).to_string(), key, "what is new".to_owned()));
-    let fresh = universe.database.rows(A3_FRESH, &["resource", "rows", "live_as_of", "complete_as_of"]).await;
+    let fresh = universe.database.rows(A3_FRESH, &["resource", "rows", "as_of"]).await;
     println!("queries {:?}: A3 {rows:?}, fresh {fresh:?}", universe.database.engine);
     assert_eq!(fresh.len(), 1);
     assert!(fresh[0].iter().all(Option::is_some), "{fresh:?}");
