@@ -60,7 +60,7 @@ pub(super) struct Plan {
     /// Changes that the churn makes: fewer than 5 % of the entities.
     pub(super) changes: u64,
     pub(super) per_second: f64,
-    /// From one poll to the next, and for passes alone from one sweep to the next.
+    /// From one incremental pass to the next, and for passes alone from one sweep to the next.
     pub(super) poll: Duration,
     /// The same for the event feeds.
     pub(super) feed_poll: Duration,
@@ -75,13 +75,13 @@ impl Plan {
         let seconds = Duration::from_secs;
         let (entities, changes, per_second) = match (arm, quick) {
             (_, false) => (52_000, 2_450, 40.0),
-            (Arm::Passes, true) => (4_000, 180, 60.0),
+            (Arm::Passes, true) => (4_000, 100, 15.0),
             (_, true) => (10_000, 480, 70.0),
         };
         let (poll, feed_poll) = match (arm, quick) {
             // A sweep of everything is 280 pages: 31 s within the token's limit, and on a slow machine as long as its database needs.
-            (Arm::Passes, false) => (seconds(120), seconds(120)),
-            (Arm::Passes, true) => (seconds(12), seconds(12)),
+            (Arm::Passes, false) => (seconds(120), seconds(20)),
+            (Arm::Passes, true) => (seconds(12), seconds(3)),
             (_, false) => (seconds(60), seconds(30)),
             (_, true) => (seconds(120), seconds(10)),
         };
@@ -107,7 +107,7 @@ impl Plan {
     /// Faults of the upstream's answers, which hold while people work. Shares are larger where there are fewer requests, so that
     /// each kind surely happens.
     pub(super) fn upstream_errors(&self) -> Option<Value> {
-        let scale = if self.quick { 2.0 } else { 1.0 };
+        let scale = if self.quick { 3.0 } else { 1.0 };
         let errors =
             json!({ "upstream_5xx": 0.02 * scale, "timeouts": 0.015 * scale, "timeout_hang_ms": 3_000, "truncated": 0.02 * scale });
         (self.arm == Arm::Both).then_some(errors)

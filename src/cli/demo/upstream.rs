@@ -11,6 +11,12 @@ use super::Error;
 const TIMEOUT: Duration = Duration::from_secs(180);
 /// Shows the true state, outside of limits, faults and counts.
 const OBSERVER: &str = "x-sandbox-observer";
+/// Records that somebody keeps editing while the others change: lagging reads of these are sure to be stale.
+const HOT_RECORDS: usize = 2;
+/// How often each of them is edited …
+const HOT_EDITS: usize = 40;
+/// … and how soon again: sooner than reads lag.
+const HOT_PAUSE: Duration = Duration::from_millis(125);
 /// Pages of one collection: far more than the largest demo has.
 const PAGES_MAX: usize = 100_000;
 
@@ -75,8 +81,24 @@ impl Upstream {
     /// Starts the churn and waits until it has ended and no delivery is left.
     pub(super) async fn churn(&self, job: &Value, deadline: Duration) -> Result<(), Error> {
         self.post("churn", job).await?;
+        self.keep_editing().await?;
         let timeout_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         self.post("quiesce", &json!({ "timeout_ms": timeout_ms })).await.map(|_| ())
+    }
+
+    /// Somebody types into the names of companies, which nobody deletes meanwhile.
+    async fn keep_editing(&self) -> Result<(), Error> {
+        let url = format!("{}/api/v2/companies?page[size]={HOT_RECORDS}", self.root);
+        let page = self.answer(self.client.get(url).header(OBSERVER, "1")).await?;
+        let rows = page.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
+        for edit in 0..HOT_EDITS {
+            for key in rows.iter().filter_map(|row| row.get("id")) {
+                let attributes = json!({ "name": format!("Typing {edit}") });
+                self.post("update", &json!({ "collection": "companies", "id": key, "attributes": attributes })).await?;
+            }
+            tokio::time::sleep(HOT_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Changes records without a trace; which.
