@@ -18,8 +18,7 @@ join pmp_services s on s.key = e.service_id join pmp_deals d on d.key = s.deal_i
 const A3: &str = "select c.number, c.operation, c.learned_by, t.key, t.title from instep_changes c left join pmp_tasks t on t.key = c.key
 where c.source = 'pmp' and c.resource = 'tasks' and c.number > :seen order by c.number limit 500";
 /// How fresh the page is.
-const A3_FRESH: &str =
-    "select resource, rows, as_of from instep_resources where source = 'pmp' and resource = 'tasks'";
+const A3_FRESH: &str = "select resource, rows, as_of from instep_resources where source = 'pmp' and resource = 'tasks'";
 
 const RESOURCES: [&str; 7] = ["companies", "projects", "task_lists", "tasks", "deals", "services", "time_entries"];
 
