@@ -190,24 +190,6 @@ async fn permit_blocks_are_booked_finished_and_expired_in_one_transaction() {
 }
 
 #[tokio::test]
-async fn a_page_of_200_records_takes_little_time() {
-    on_both(|store| async move {
-        let fence = store.claim(&source(), "test").await.expect("claimed");
-        let clock = store.inner.clock;
-        let page = |n: i64| batch((0..200).map(|key| read(&fence, &format!("k{key}"), n, &format!("t{n}"))).collect());
-        store.apply(&fence, &page(0)).await.expect("applied");
-        let before = clock.monotonic();
-        for n in 1..=10 {
-            store.apply(&fence, &page(n)).await.expect("applied");
-        }
-        let each = (clock.monotonic() - before) / 10;
-        eprintln!("{:?}: {each:?} for 200 changed records", store.kind());
-        assert!(each < Duration::from_millis(500), "{each:?}");
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn a_second_daemon_is_refused_by_name() {
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite://{}", dir.path().join("replica.db").display());
