@@ -2,9 +2,12 @@
 //! 70 the daemon failed, 75 try again, 78 configuration.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::Config;
 
 mod client;
 
@@ -95,6 +98,13 @@ fn complain(code: u8, what: impl std::fmt::Display) -> ExitCode {
     // Nobody is left to tell where standard error is closed.
     let _ = writeln!(std::io::stderr(), "instep: {what}");
     ExitCode::from(code)
+}
+
+/// What a verb needs that asks the running daemon: where it listens, and a runtime to ask with.
+fn prepared(path: &Path) -> Result<(Config, tokio::runtime::Runtime), ExitCode> {
+    let config = Config::load(path).map_err(|error| complain(EX_CONFIG, error))?;
+    let runtime = runtime(1).map_err(|error| complain(EX_SOFTWARE, error))?;
+    Ok((config, runtime))
 }
 
 /// A runtime for a verb; `workers` threads.

@@ -88,6 +88,8 @@ impl Work for Janitor {
         }
         // As above.
         let _ = self.options.store.checkpoint().await;
+        // A reader that keeps a transaction open stops checkpoints, which shows here first.
+        self.options.reporter.set(StoreBytes { file: "wal".into() }, self.options.store.wal_bytes() as f64);
         if is_due(&mut self.sized_at, SIZES_EVERY, monotonic)
             && let Ok(sizes) = self.options.store.sizes().await
         {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{EX_CONFIG, EX_SOFTWARE, EX_UNAVAILABLE, client, complain, runtime};
+use super::{EX_CONFIG, EX_UNAVAILABLE, client, complain, prepared};
 use crate::config::{Config, Entry, state_directory};
 
 /// sysexits: standard output cannot be written to.
@@ -42,13 +42,9 @@ pub fn run(args: &Args) -> ExitCode {
 
 /// Every resource of every source, as the upstream shows it to the daemon.
 fn probe(args: &Args) -> ExitCode {
-    let config = match Config::load(&args.config) {
-        Ok(config) => config,
-        Err(error) => return complain(EX_CONFIG, error),
-    };
-    let runtime = match runtime(1) {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(EX_SOFTWARE, error),
+    let (config, runtime) = match prepared(&args.config) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
     let (mut out, mut all_good) = (io::stdout().lock(), true);
     for source in config.sources.keys() {

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 
 use super::client::{self, Error};
-use super::{EX_CONFIG, EX_NOINPUT, EX_SOFTWARE, EX_UNAVAILABLE, complain, runtime};
-use crate::config::Config;
+use super::{EX_NOINPUT, EX_SOFTWARE, EX_UNAVAILABLE, complain, prepared};
 
 /// Arguments of `instep decode`.
 #[derive(Debug, clap::Args)]
@@ -36,17 +35,13 @@ pub struct Args {
 
 /// Asks the daemon and shows its answer.
 pub fn run(args: &Args) -> ExitCode {
-    let config = match Config::load(&args.config) {
-        Ok(config) => config,
-        Err(error) => return complain(EX_CONFIG, error),
+    let (config, runtime) = match prepared(&args.config) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
     let request = match request(args) {
         Ok(request) => request,
         Err(error) => return complain(EX_NOINPUT, error),
-    };
-    let runtime = match runtime(1) {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(EX_SOFTWARE, error),
     };
     match runtime.block_on(client::control(&config, "decode", &request)) {
         Ok(answer) => show(args, &answer),

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::client::{self, Error};
-use super::{EX_CONFIG, EX_SOFTWARE, EX_UNAVAILABLE, complain, runtime};
-use crate::config::Config;
+use super::{EX_SOFTWARE, EX_UNAVAILABLE, complain, prepared};
 
 /// Arguments of `instep hooks`.
 #[derive(Debug, clap::Args)]
@@ -42,9 +41,9 @@ pub enum Action {
 
 /// Asks the daemon and shows its answer.
 pub fn run(args: &Args) -> ExitCode {
-    let config = match Config::load(&args.config) {
-        Ok(config) => config,
-        Err(error) => return complain(EX_CONFIG, error),
+    let (config, runtime) = match prepared(&args.config) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
     let action = match args.action {
         Action::Create => "create",
@@ -52,10 +51,6 @@ pub fn run(args: &Args) -> ExitCode {
         Action::Delete => "delete",
     };
     let request = json!({ "action": action, "source": args.source });
-    let runtime = match runtime(1) {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(EX_SOFTWARE, error),
-    };
     match runtime.block_on(client::control(&config, "hooks", &request)) {
         Ok(answer) => show(args, &answer),
         Err(error @ Error::Refused(_)) => complain(1, error),

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{EX_CONFIG, EX_SOFTWARE, EX_UNAVAILABLE, client, complain, runtime};
-use crate::config::Config;
+use super::{EX_SOFTWARE, EX_UNAVAILABLE, client, complain, prepared};
 
 /// Arguments of `instep status`.
 #[derive(Debug, clap::Args)]
@@ -23,13 +22,9 @@ pub struct Args {
 
 /// Asks the daemon and shows its answer.
 pub fn run(args: &Args) -> ExitCode {
-    let config = match Config::load(&args.config) {
-        Ok(config) => config,
-        Err(error) => return complain(EX_CONFIG, error),
-    };
-    let runtime = match runtime(1) {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(EX_SOFTWARE, error),
+    let (config, runtime) = match prepared(&args.config) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
     let status = match runtime.block_on(client::get(&config, "/status")) {
         Ok(status) => status,

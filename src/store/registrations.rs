@@ -5,7 +5,6 @@ use std::time::Duration;
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, OnConflict, Order, Query};
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
-use crate::clock::Timestamp;
 use crate::connectors::HookSecret;
 use crate::model::SourceName;
 use crate::store::connect::{Lane, Store};
@@ -141,11 +140,5 @@ impl Store {
         let secret =
             |registration: StoredRegistration| registration.secret.map(|text| HookSecret { route: Some(registration.route), text });
         Ok(registrations.into_iter().filter_map(secret).collect())
-    }
-
-    /// Until when a replaced secret is accepted.
-    #[must_use]
-    pub fn replaced_valid_until(replaced_at: Timestamp) -> Timestamp {
-        replaced_at.plus(REPLACED_VALID)
     }
 }
