@@ -19,7 +19,7 @@ use crate::config::{Config, SecretError};
 use crate::report::{GapOpened, Reporter};
 use crate::service;
 use crate::store::{self, Kind, Store};
-use crate::supervision::{Context, Ended, Life, run_root};
+use crate::supervision::{Context, Ended, run_root};
 
 mod sources;
 
@@ -113,7 +113,7 @@ impl Daemon {
         let (hooks, admin) = (sockets.hooks.local_addr()?, sockets.admin.local_addr()?);
         let fatal = CancellationToken::new();
         let plan = actors::Plan::new(config, sockets, process, sources.clone(), fatal.clone()).map_err(StartError::Tree)?;
-        let cx = Context { life: Arc::new(Life::new(clock)), stopping: stop.clone() };
+        let cx = Context::new("root", clock, stop.clone());
         #[expect(clippy::disallowed_methods, reason = "the root of the supervision tree has no supervisor but the process")]
         let root = tokio::spawn(async move { run_root(plan.tree(), cx).await.map_err(|error| error.to_string()) });
         Ok(Self { hooks, admin, sources, store, stop, fatal, root })

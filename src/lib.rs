@@ -48,6 +48,7 @@
 //! What touches the world, each thing in one room:
 //! - [`clock`]: nobody else reads time.
 //! - [`config`]: one typed tree, every mistake with its place; secrets are referred to, never held.
+//! - [`failpoint`]: places where a test may break a step; nothing in an ordinary build.
 //! - [`http`]: the two sockets. Nothing unverified is parsed or stored; below `/hooks/` there is never a 404, 405 or 3xx.
 //! - [`report`]: what happens, log line and metric together; no bodies, tokens, signatures or keys in either.
 //! - [`retry`]: delays between tries; the only user of the crate `backoff`.
@@ -82,6 +83,7 @@ pub mod reconcile;
 // What touches the world.
 pub mod clock;
 pub mod config;
+pub mod failpoint;
 pub mod http;
 pub mod report;
 pub mod retry;

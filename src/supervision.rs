@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::failpoint;
 use crate::retry::RetryPolicy;
 
 mod supervisor;
@@ -94,10 +95,28 @@ impl Default for Policy {
 /// What an actor is given by its supervisor, anew for every incarnation.
 #[derive(Clone, Debug)]
 pub struct Context {
+    /// Where it stands in the tree, e.g. `root/sources/pmp/limiter`.
+    pub path: Arc<str>,
     /// Its sign of life.
     pub life: Arc<Life>,
     /// Cancelled when an ordered stop begins: end bounded waits, finish what is in hand.
     pub stopping: CancellationToken,
+}
+
+impl Context {
+    /// What a new incarnation is given.
+    #[must_use]
+    pub fn new(path: &str, clock: Clock, stopping: CancellationToken) -> Self {
+        Self { path: path.into(), life: Arc::new(Life::new(clock)), stopping }
+    }
+
+    /// The actor's fail points: `start` and `step`.
+    ///
+    /// # Errors
+    /// A [`Bug`], if the point was told so.
+    pub(crate) async fn reach(&self, moment: &str) -> Result<(), Bug> {
+        Ok(failpoint::reach_actor(&self.path, moment).await?)
+    }
 }
 
 /// Sign of life: an actor says how long it may be silent before every bounded wait. Waiting before its deadline is alive.

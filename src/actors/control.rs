@@ -1,7 +1,5 @@
 //! The verbs of the admin socket: what an operator may have the daemon do, within its rate limits and its fence.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +16,7 @@ use crate::model::ordering::{By, Observation, decide};
 use crate::model::{Delivery, DeliveryId, Event, HookRequest, Operation};
 use crate::quota::Class;
 use crate::store::{self, Fence};
-use crate::supervision::{Context, Life};
+use crate::supervision::Context;
 
 impl Control for Desk {
     fn control(&self, verb: String, request: Value) -> BoxFuture<'_, Result<Value, ControlError>> {
@@ -38,7 +36,7 @@ impl Control for Desk {
 
 impl Desk {
     fn context(&self) -> Context {
-        Context { life: Arc::new(Life::new(self.clock)), stopping: CancellationToken::new() }
+        Context::new("control", self.clock, CancellationToken::new())
     }
 
     async fn hooks(&self, source: &Source, request: &Value) -> Result<Value, ControlError> {

@@ -226,6 +226,7 @@ impl Actor for LimiterActor {
     type Arguments = (Options, Handle, Context);
 
     async fn pre_start(&self, myself: ActorRef<Message>, (options, handle, cx): Self::Arguments) -> Result<State, ActorProcessingErr> {
+        cx.reach("start").await?;
         *handle.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(myself.clone());
         myself.cast(Message::Look)?;
         Ok(State { options, cx, limiter: None, breakers: HashMap::new(), waiting: Vec::new(), timer: None })
@@ -233,6 +234,7 @@ impl Actor for LimiterActor {
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         state.cx.life.allow(Duration::from_secs(60));
+        state.cx.reach("step").await?;
         match message {
             Message::Acquire { class, endpoint, reply } => {
                 // Served in the order of class, then of arrival.

@@ -11,6 +11,7 @@ use super::{EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, complain, runti
 use crate::clock::Clock;
 use crate::config::{Config, Listener, LogFormat, state_directory};
 use crate::daemon::{Daemon, Outcome, Sockets, StartError};
+use crate::failpoint;
 use crate::service::{self, Inherited};
 use crate::store::Kind;
 use crate::telemetry;
@@ -42,6 +43,7 @@ pub fn run(args: &Args) -> ExitCode {
     if let Err(error) = telemetry::init(config.log.level.word(), format) {
         return complain(EX_CONFIG, error);
     }
+    failpoint::listen();
     let sockets = match sockets(&config) {
         Ok(sockets) => sockets,
         Err(error) => return complain(EX_UNAVAILABLE, error),

@@ -206,7 +206,7 @@ impl Store {
     }
 
     async fn apply_once(&self, fence: &Fence, batch: &Batch) -> Result<Applied, Error> {
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "apply").await?;
         let next_number = fence.lock(&tx).await?;
         let now = self.now();
         let mut fold = fold::Fold::new(fence, batch, next_number, now);

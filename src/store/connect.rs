@@ -14,6 +14,7 @@ use sea_orm::{
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::clock::{Clock, Timestamp};
+use crate::failpoint;
 use crate::store::error::{Error, Kind};
 use crate::store::files;
 
@@ -90,13 +91,18 @@ pub(crate) enum Lane {
 pub(crate) struct Tx<'a> {
     pub(crate) db: DatabaseTransaction,
     pub(crate) engine: Engine,
+    /// What it does: the name of its fail points.
+    step: &'static str,
     _pen: Option<MutexGuard<'a, ()>>,
     _turn: Option<MutexGuard<'a, ()>>,
 }
 
 impl Tx<'_> {
     pub(crate) async fn commit(self) -> Result<(), Error> {
-        self.db.commit().await.map_err(Error::from)
+        reach(self.step, "before_commit").await?;
+        self.db.commit().await?;
+        // An error after the commit is the unknown outcome that a lost connection leaves.
+        reach(self.step, "after_commit").await
     }
 }
 
@@ -147,7 +153,7 @@ impl Store {
     /// # Errors
     /// [`Kind::Schema`] if the database is newer than this program.
     pub async fn migrate(&self) -> Result<(), Error> {
-        let lock = self.begin(Lane::Journal).await?;
+        let lock = self.begin(Lane::Journal, "migrate").await?;
         if self.inner.engine == Engine::Postgres {
             let sql = format!(
                 "set local idle_in_transaction_session_timeout = 0; set local statement_timeout = 0; \
@@ -224,18 +230,24 @@ impl Store {
     }
 
     /// Waits for this lane's turn and begins. SQLite: `BEGIN IMMEDIATE`, so that a transaction never fails half-way for want of
-    /// the write lock.
-    pub(crate) async fn begin(&self, lane: Lane) -> Result<Tx<'_>, Error> {
+    /// the write lock. `step` is a name of its own, for the fail points.
+    pub(crate) async fn begin(&self, lane: Lane, step: &'static str) -> Result<Tx<'_>, Error> {
+        let tx = self.wait_and_begin(lane, step).await?;
+        reach(step, "begun").await?;
+        Ok(tx)
+    }
+
+    async fn wait_and_begin(&self, lane: Lane, step: &'static str) -> Result<Tx<'_>, Error> {
         let inner = &*self.inner;
         if inner.engine == Engine::Postgres {
             let db = if lane == Lane::Journal { &inner.journal } else { &inner.writer };
-            return Ok(Tx { db: db.begin().await?, engine: inner.engine, _pen: None, _turn: None });
+            return Ok(Tx { db: db.begin().await?, engine: inner.engine, step, _pen: None, _turn: None });
         }
         let turn = if lane == Lane::Work { Some(inner.turn.lock().await) } else { None };
         let pen = inner.pen.lock().await;
         let options = TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
         let db = inner.writer.begin_with_options(options).await?;
-        Ok(Tx { db, engine: inner.engine, _pen: Some(pen), _turn: turn })
+        Ok(Tx { db, engine: inner.engine, step, _pen: Some(pen), _turn: turn })
     }
 
     /// Runs a transaction with a deadline, again after a conflict.
@@ -253,6 +265,11 @@ impl Store {
             }
         }
     }
+}
+
+async fn reach(step: &str, moment: &str) -> Result<(), Error> {
+    let told = failpoint::reach(step, moment).await;
+    told.map_err(|told| Error::new(Kind::Unavailable, told.to_string()))
 }
 
 pub(crate) fn backend(engine: Engine) -> DbBackend {

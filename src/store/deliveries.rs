@@ -77,7 +77,7 @@ impl Store {
     }
 
     async fn journal_once(&self, deliveries: &[&Delivery]) -> Result<HashSet<Uuid>, Error> {
-        let tx = self.begin(Lane::Journal).await?;
+        let tx = self.begin(Lane::Journal, "journal").await?;
         let mut stored = HashSet::new();
         for group in groups(deliveries) {
             let mut insert = Query::insert();
@@ -113,7 +113,7 @@ impl Store {
     /// As [`Store::journal`].
     pub async fn heartbeat(&self) -> Result<(), Error> {
         self.run(|| async {
-            let tx = self.begin(Lane::Journal).await?;
+            let tx = self.begin(Lane::Journal, "heartbeat").await?;
             self.beat(&tx).await?;
             tx.commit().await
         })
@@ -178,7 +178,7 @@ impl Store {
     /// [`Kind::Fenced`], [`Kind::Unavailable`].
     pub async fn attempt(&self, fence: &Fence, id: DeliveryId) -> Result<u32, Error> {
         self.run(|| async {
-            let tx = self.begin(Lane::Work).await?;
+            let tx = self.begin(Lane::Work, "attempt").await?;
             fence.lock(&tx).await?;
             let update = Query::update()
                 .table("instep_delivery")
@@ -223,7 +223,7 @@ impl Store {
     }
 
     async fn replay_once(&self, fence: &Fence, id: DeliveryId) -> Result<bool, Error> {
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "replay").await?;
         fence.lock(&tx).await?;
         let id = id.0.to_string();
         let update = Query::update()

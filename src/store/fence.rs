@@ -73,7 +73,7 @@ impl Store {
     }
 
     async fn claim_once(&self, source: &SourceName, owner: &str) -> Result<Fence, Error> {
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "claim").await?;
         let now = self.now().0;
         let claim = Query::insert()
             .into_table("instep_source")

@@ -42,7 +42,7 @@ impl Store {
     }
 
     async fn extend_once(&self, source: &SourceName, cause: &str, began: i64, ended: Option<i64>) -> Result<(), Error> {
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "extend_gap").await?;
         let insert = "insert into instep_gap (source, began_at, ended_at, cause, state) values ($1, $2, $3, $4, 'open') \
                       on conflict (source, cause) where state = 'open' do update set \
                       began_at = case when excluded.began_at < instep_gap.began_at then excluded.began_at else instep_gap.began_at end, \
@@ -82,7 +82,7 @@ impl Store {
             return Ok(0);
         };
         self.run(|| async {
-            let tx = self.begin(Lane::Work).await?;
+            let tx = self.begin(Lane::Work, "close_gap").await?;
             fence.lock(&tx).await?;
             let pass = Query::select()
                 .column("id")

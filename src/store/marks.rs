@@ -124,7 +124,7 @@ impl Store {
         values: &[(&'static str, Value)],
         attempts: i64,
     ) -> Result<(), Error> {
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "touch_marks").await?;
         fence.lock(&tx).await?;
         for group in keys.chunks(200) {
             let mut update = Query::update();
@@ -152,7 +152,7 @@ impl Store {
     }
 
     async fn mark_once(&self, fence: &Fence, entities: &[Entity], reason: MarkReason) -> Result<(), Error> {
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "set_marks").await?;
         fence.lock(&tx).await?;
         let now = self.now().0;
         let tick = fence.tick();

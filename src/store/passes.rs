@@ -137,7 +137,7 @@ impl Store {
     }
 
     async fn start_once(&self, fence: &Fence, new: &NewPass) -> Result<(), Error> {
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "start_pass").await?;
         fence.lock(&tx).await?;
         let tick = fence.tick();
         let values: [Value; 14] = [
@@ -213,7 +213,7 @@ impl Store {
     /// [`Kind::Fenced`], [`Kind::Unavailable`].
     pub async fn restart_pass(&self, fence: &Fence, id: Uuid) -> Result<bool, Error> {
         self.run(|| async {
-            let tx = self.begin(Lane::Work).await?;
+            let tx = self.begin(Lane::Work, "restart_pass").await?;
             fence.lock(&tx).await?;
             let update = running(id)
                 .value("variant", 0_i64)
@@ -237,7 +237,7 @@ impl Store {
     }
 
     async fn finish_once(&self, fence: &Fence, pass: &Pass, end: &PassEnd) -> Result<(), Error> {
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "finish_pass").await?;
         fence.lock(&tx).await?;
         let now = self.now().0;
         let (state, note) = match end {
@@ -312,7 +312,7 @@ impl Store {
     /// [`Kind::Fenced`], [`Kind::Unavailable`].
     pub async fn set_bulk_unsupported(&self, fence: &Fence, resource: &ResourceName) -> Result<(), Error> {
         self.run(|| async {
-            let tx = self.begin(Lane::Work).await?;
+            let tx = self.begin(Lane::Work, "bulk_unsupported").await?;
             fence.lock(&tx).await?;
             let insert = Query::insert()
                 .into_table("instep_progress")

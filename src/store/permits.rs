@@ -19,7 +19,7 @@ impl Store {
     }
 
     async fn book_once(&self, scope: &str, bookings: &Bookings) -> Result<Vec<BlockId>, Error> {
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "permit_block").await?;
         let now = self.now().0;
         let amount = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let mut finished = bookings.finished.clone();

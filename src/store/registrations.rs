@@ -56,7 +56,7 @@ impl Store {
         state: &str,
     ) -> Result<(), Error> {
         self.run(|| async {
-            let tx = self.begin(Lane::Work).await?;
+            let tx = self.begin(Lane::Work, "put_registration").await?;
             fence.lock(&tx).await?;
             let now = self.now().0;
             let replace = Query::update()
@@ -100,7 +100,7 @@ impl Store {
     /// [`crate::store::Kind::Fenced`], [`crate::store::Kind::Unavailable`].
     pub async fn drop_registration(&self, fence: &Fence, upstream_id: &str) -> Result<(), Error> {
         self.run(|| async {
-            let tx = self.begin(Lane::Work).await?;
+            let tx = self.begin(Lane::Work, "drop_registration").await?;
             fence.lock(&tx).await?;
             let update = Query::update()
                 .table("instep_registration")

@@ -198,7 +198,7 @@ impl Store {
             let delete = Query::delete().from_table(table).and_where(key.in_subquery(chosen.clone().limit(chunk).take())).take();
             let gone = self
                 .run(|| async {
-                    let tx = self.begin(Lane::Work).await?;
+                    let tx = self.begin(Lane::Work, "retention").await?;
                     let gone = tx.db.execute(&delete).await?.rows_affected();
                     tx.commit().await?;
                     Ok(gone)
@@ -229,7 +229,7 @@ impl Store {
                 .take();
             let gone = self
                 .run(|| async {
-                    let tx = self.begin(Lane::Work).await?;
+                    let tx = self.begin(Lane::Work, "drop_payloads").await?;
                     let gone = tx.db.execute(&update).await?.rows_affected();
                     tx.commit().await?;
                     Ok(gone)

@@ -35,7 +35,7 @@ impl Store {
             }
         }
         self.run(|| async {
-            let tx = self.begin(Lane::Work).await?;
+            let tx = self.begin(Lane::Work, "known_resources").await?;
             for spec in specs {
                 // So that `instep_resources` tells of it before its first record.
                 let insert = Query::insert()
@@ -66,7 +66,7 @@ impl Store {
             .values_panic(["instance".into(), generation.into(), self.now().0.into()])
             .on_conflict(OnConflict::new().do_nothing().to_owned())
             .take();
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "instance").await?;
         tx.db.execute(&insert).await?;
         tx.commit().await
     }
@@ -85,7 +85,7 @@ impl Store {
             }
         }
         let definition: String = Sha256::digest(statements.join(";\n").as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let tx = self.begin(Lane::Work).await?;
+        let tx = self.begin(Lane::Work, "view").await?;
         if self.holds(&tx, &view.name, &definition).await? {
             return Ok(());
         }

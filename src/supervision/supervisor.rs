@@ -8,7 +8,7 @@ use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, MessagingErr, SpawnErr, SupervisionEvent};
 use tokio_util::sync::CancellationToken;
 
-use super::{ChildSpec, Context, Life, Meltdown, Policy, Roster, Standing, millis};
+use super::{ChildSpec, Context, Meltdown, Policy, Roster, Standing, millis};
 use crate::clock::Clock;
 use crate::report::{ActorKilled, ActorParked, ActorRestarted, ActorStarted, Reporter};
 
@@ -117,6 +117,7 @@ impl Actor for Supervisor {
     type Arguments = (Tree, Context);
 
     async fn pre_start(&self, myself: ActorRef<Message>, (tree, cx): Self::Arguments) -> Result<State, ActorProcessingErr> {
+        cx.reach("start").await?;
         let children = tree.children.iter().cloned().map(Child::new).collect::<Vec<_>>();
         for index in 0..children.len() {
             // One message each, in order: a child's quick start happens inside the handler, and stop can come in between.
@@ -128,6 +129,7 @@ impl Actor for Supervisor {
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         state.cx.life.allow(CHECK_EVERY * 30);
+        state.cx.reach("step").await?;
         match message {
             Message::Start(index, incarnation) => state.start(&myself, index, incarnation).await,
             Message::Check => state.check(&myself).await,
@@ -176,11 +178,11 @@ impl State {
         if child.incarnation != incarnation || child.running.is_some() {
             return Ok(());
         }
-        let cx = Context { life: Arc::new(Life::new(self.tree.clock)), stopping };
+        let actor = format!("{}/{}", self.tree.path, child.spec.id);
+        let cx = Context::new(&actor, self.tree.clock, stopping);
         match (child.spec.start)(myself.get_cell(), cx.clone()).await {
             Ok(cell) => {
                 child.running = Some((cell, cx));
-                let actor = format!("{}/{}", self.tree.path, self.children[index].spec.id);
                 self.tree.reporter.emit(ActorStarted { actor });
                 self.publish(index, "running", None);
                 Ok(())

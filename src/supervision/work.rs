@@ -114,6 +114,7 @@ impl<W: Work> Actor for Worker<W> {
     type Arguments = (W, Context, Waker);
 
     async fn pre_start(&self, myself: ActorRef<Step>, (work, cx, waker): Self::Arguments) -> Result<State<W>, ActorProcessingErr> {
+        cx.reach("start").await?;
         waker.moved_to(myself.clone());
         myself.cast(Step)?;
         Ok(State { work, cx, waker, timer: None })
@@ -129,6 +130,7 @@ impl<W: Work> Actor for Worker<W> {
             return Ok(());
         }
         state.cx.life.allow(STEP_BUDGET);
+        state.cx.reach("step").await?;
         match state.work.step(&state.cx).await? {
             Rest::Again => myself.cast(Step)?,
             Rest::For(span) => {

@@ -1,6 +1,6 @@
 //! What is promised, shown on the real binary: the daemon and a fake upstream as processes, on both stores.
 //!
-//! One module a promise. `INSTEP_LONG=1` runs the long forms. PostgreSQL is the server of `INSTEP_TEST_POSTGRES`, else the local
+//! One module a promise. `INSTEP_LONG=1` runs the long forms. `--features failpoints` adds those that break the daemon from within. PostgreSQL is the server of `INSTEP_TEST_POSTGRES`, else the local
 //! one, else a temporary one; without any its half is skipped aloud, and fails where `CI` is set.
 
 #[path = "../support/support.rs"]
@@ -11,6 +11,9 @@ mod actors_md;
 mod duplicates;
 mod durability;
 mod edge;
+#[cfg(feature = "failpoints")]
+#[path = "../failpoints/failpoints.rs"]
+mod failpoints;
 mod memory;
 mod one_daemon;
 mod poison;

@@ -24,6 +24,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prometheus_client", &["report"]),
     ("tracing_subscriber", &["telemetry"]),
     ("clap", &["cli", "sandbox"]),
+    ("fail", &["failpoint"]),
 ];
 
 /// Rooms that decide and never wait: bytes in, decisions out.
@@ -32,6 +33,7 @@ const PURE: &[&str] = &["model", "reconcile", "quota", "connectors"];
 /// What rooms of the library may use of each other; whoever is not listed stands above and may use all of these.
 const BELOW: &[(&str, &[&str])] = &[
     ("clock", &[]),
+    ("failpoint", &[]),
     ("retry", &[]),
     ("report", &[]),
     ("service", &[]),
@@ -41,10 +43,10 @@ const BELOW: &[(&str, &[&str])] = &[
     ("quota", &["clock"]),
     ("reconcile", &["clock"]),
     ("connectors", &["clock", "model", "reconcile"]),
-    ("upstream", &["clock", "connectors", "quota"]),
-    ("store", &["clock", "connectors", "model", "quota", "reconcile"]),
-    ("http", &["clock", "report"]),
-    ("supervision", &["clock", "report", "retry"]),
+    ("upstream", &["clock", "connectors", "failpoint", "quota"]),
+    ("store", &["clock", "connectors", "failpoint", "model", "quota", "reconcile"]),
+    ("http", &["clock", "failpoint", "report"]),
+    ("supervision", &["clock", "failpoint", "report", "retry"]),
     // A referee that shares the player's code sees the player's mistakes as rules.
     ("sandbox", &["clock"]),
 ];

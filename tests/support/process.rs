@@ -23,7 +23,7 @@ impl Process {
     /// Starts a command; what it writes on standard error is appended to `log`.
     pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("a log");
-        let child = command.stdin(Stdio::null()).stderr(file).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = command.stdin(Stdio::piped()).stderr(file).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Self { child, log: log.to_owned() }
     }
 
@@ -35,6 +35,12 @@ impl Process {
     /// The running child's standard output, if it was piped.
     pub(crate) fn stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
+    }
+
+    /// The running child's standard input, by which fail points are set.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn stdin(&mut self) -> Option<std::process::ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// Ends it without a word, as a power cut would.

@@ -1,0 +1,103 @@
+//! Places where a test may end the process, fail a step or hold it up. Nothing of it is in an ordinary build.
+//!
+//! The feature `failpoints` compiles them in; `tests/failpoints` uses them. A point is named `step::moment`: every transaction of
+//! the store has `begun`, `before_commit` and `after_commit` by the name it is begun with, so that no durable step can be without
+//! points (`tests/it/tidy.rs`); what is durable elsewhere names its own. Every actor has the points `actor:<path>::start` and
+//! `actor:<path>::step`, where `<path>` is its path in the tree.
+//!
+//! What a point does is told by `INSTEP_FAILPOINTS` (`point=actions;point=actions`) before the start, and by lines `point=actions`
+//! on standard input while the daemon runs, each answered on standard output by a line `set point`. Actions are those of the crate
+//! `fail` (`off`, `panic`, `sleep(ms)`, which blocks the thread, counted and chained: `3*off->panic`) and of `return`:
+//! `return(abort)` ends the process like a power cut, `return(error)` fails the step, `return(hang)` never comes back.
+
+/// A point told the step to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fail point was told to fail this step")]
+pub struct Told;
+
+#[cfg(not(feature = "failpoints"))]
+mod absent {
+    /// A point that is not there.
+    ///
+    /// # Errors
+    /// Never.
+    #[expect(clippy::unused_async, reason = "it waits where fail points are compiled in")]
+    pub async fn reach(_step: &str, _moment: &str) -> Result<(), super::Told> {
+        Ok(())
+    }
+
+    /// An actor's point that is not there.
+    ///
+    /// # Errors
+    /// Never.
+    #[expect(clippy::unused_async, reason = "it waits where fail points are compiled in")]
+    pub async fn reach_actor(_path: &str, _moment: &str) -> Result<(), super::Told> {
+        Ok(())
+    }
+
+    /// Nothing to tell.
+    pub fn listen() {}
+}
+
+#[cfg(not(feature = "failpoints"))]
+pub use absent::{listen, reach, reach_actor};
+
+#[cfg(feature = "failpoints")]
+mod present {
+    use std::io::{BufRead as _, Write as _};
+
+    use super::Told;
+
+    /// The point `step::moment` is reached.
+    ///
+    /// # Errors
+    /// [`Told`], if the point was told so.
+    pub async fn reach(step: &str, moment: &str) -> Result<(), Told> {
+        match told(&format!("{step}::{moment}")).as_deref() {
+            None => Ok(()),
+            Some("abort") => std::process::abort(),
+            Some("hang") => std::future::pending().await,
+            Some(_) => Err(Told),
+        }
+    }
+
+    /// The point `actor:<path>::moment` is reached.
+    ///
+    /// # Errors
+    /// [`Told`], if the point was told so.
+    pub async fn reach_actor(path: &str, moment: &str) -> Result<(), Told> {
+        reach(&format!("actor:{path}"), moment).await
+    }
+
+    fn told(name: &str) -> Option<String> {
+        fail::fail_point!(name, |what| Some(what.unwrap_or_default()));
+        None
+    }
+
+    /// Reads the environment, and from then on standard input.
+    ///
+    /// # Panics
+    /// Where a line is no point with actions: a test has a mistake.
+    pub fn listen() {
+        for line in std::env::var("INSTEP_FAILPOINTS").unwrap_or_default().split(';').filter(|line| !line.is_empty()) {
+            set(line);
+        }
+        std::thread::spawn(|| {
+            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+                let point = set(&line);
+                let mut out = std::io::stdout().lock();
+                // A test that no longer listens needs no answer.
+                let _ = writeln!(out, "set {point}").and_then(|()| out.flush());
+            }
+        });
+    }
+
+    fn set(line: &str) -> &str {
+        let (point, actions) = line.split_once('=').unwrap_or_else(|| panic!("{line:?} is no point=actions"));
+        fail::cfg(point, actions).unwrap_or_else(|error| panic!("{line}: {error}"));
+        point
+    }
+}
+
+#[cfg(feature = "failpoints")]
+pub use present::{listen, reach, reach_actor};
