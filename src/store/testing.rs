@@ -17,7 +17,7 @@ use crate::model::{Delivery, DeliveryId, Entity, Event, HookRequest, Key, Operat
 use crate::store::{Batch, Fence, LearnedBy, Observed, Options, ResourceRules, Store, What};
 
 /// Where tests find a server; each makes a database of its own there.
-fn server() -> String {
+pub(crate) fn server() -> String {
     env::var("INSTEP_TEST_POSTGRES").unwrap_or_else(|_| "postgres://root@127.0.0.1:5432".to_owned())
 }
 

@@ -12,6 +12,8 @@ use crate::store::{
     RetentionOptions, Store, What,
 };
 
+mod rivals;
+
 const NUMBERS: &str = "select number as v from instep_change order by number";
 
 #[tokio::test]

@@ -1,0 +1,170 @@
+//! What several writers do to each other: a former owner, two processes at one database, a clock behind the others'.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait as _, Database, Statement};
+
+use crate::model::{DeliveryId, Operation};
+use crate::store::testing::{batch, delivery, entity, gone, hint, on_both, options, read, server, source, started, tasks, texts};
+use crate::store::{
+    Batch, DeliveryEnd, Error, FeedCursor, FeedStep, Fence, Journaled, Kind, LearnedBy, MarkReason, NewPass, Pass, PassEnd, PassKind,
+    PassPosition, PassStep, Store,
+};
+
+/// Everything that can be written for a source, tried by one owner.
+async fn write_all(store: &Store, fence: &Fence, pass: &Pass, id: DeliveryId) -> Vec<(&'static str, Result<(), Error>)> {
+    let keys = [entity("1").key];
+    let (soon, nowhere) = (store.now(), PassPosition::default());
+    let step = PassStep { id: pass.id, from: nowhere.clone(), to: nowhere, date: None, high_stamp: None, records: 0 };
+    let feed = FeedStep { feed: "f".to_owned(), from: None, to: FeedCursor { since: None, cursor: None }, seen: Vec::new() };
+    let new = NewPass { resource: tasks(), kind: PassKind::Sweep, lower_bound: None };
+    let apply = async |batch: Batch| store.apply(fence, &batch).await.map(drop);
+    vec![
+        ("a read", apply(batch(vec![read(fence, "1", 9, "late")])).await),
+        ("a removal", apply(batch(vec![gone(started(fence).tick, "1")])).await),
+        ("a hint", apply(Batch { learned_by: LearnedBy::Hook, ..batch(vec![hint("2", Operation::Update)]) }).await),
+        ("a delivery's end", apply(Batch { deliveries: vec![(id, DeliveryEnd::Done)], ..batch(Vec::new()) }).await),
+        ("a page", apply(Batch { pass: Some(step), ..batch(Vec::new()) }).await),
+        ("a feed's page", apply(Batch { feed: Some(feed), ..batch(Vec::new()) }).await),
+        ("an attempt", store.attempt(fence, id).await.map(drop)),
+        ("a replay", store.replay(fence, id).await.map(drop)),
+        ("marks", store.mark_entities(fence, &[entity("3")], MarkReason::Suspect).await),
+        ("deferred marks", store.defer_marks(fence, &tasks(), &keys, soon, "late").await),
+        ("held marks", store.hold_marks(fence, &tasks(), &keys, soon, "late").await),
+        ("suspects", store.mark_suspects(fence, pass).await.map(drop)),
+        ("a pass", store.start_pass(fence, &new).await.map(drop)),
+        ("a pass sent back", store.restart_pass(fence, pass.id).await.map(drop)),
+        ("a pass's end", store.finish_pass(fence, pass, &PassEnd::Completed { watermark: Some(soon) }).await),
+        ("what a resource cannot", store.set_bulk_unsupported(fence, &tasks()).await),
+        ("a closed gap", store.close_gaps(fence, &[tasks()]).await.map(drop)),
+        ("a registration", store.put_registration(fence, "r", "9", Some("late"), "active").await),
+        ("a registration's end", store.drop_registration(fence, "1").await),
+    ]
+}
+
+/// Everything that a former owner could have changed.
+async fn state(store: &Store) -> Vec<String> {
+    let mut found = Vec::new();
+    for sql in [
+        "select key as v from instep_entity where deleted_at is null order by key",
+        "select key as v from instep_mark order by key",
+        "select held as v from instep_mark order by key",
+        "select number as v from instep_change order by number",
+        "select state as v from instep_pass order by id",
+        "select restarted as v from instep_pass order by id",
+        "select feed as v from instep_cursor order by feed",
+        "select state as v from instep_gap order by id",
+        "select upstream_id as v from instep_registration order by upstream_id",
+        "select state as v from instep_registration order by upstream_id",
+        "select state as v from instep_delivery order by id",
+        "select attempts as v from instep_delivery order by id",
+        "select bulk_unsupported as v from instep_progress order by resource",
+    ] {
+        found.push(format!("{sql}: {:?}", texts(store, sql).await));
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_former_owner_can_write_nothing() {
+    on_both(|store| async move {
+        let former = store.claim(&source(), "former").await.expect("claimed");
+        let one = delivery("d");
+        store.journal(std::slice::from_ref(&one)).await.expect("stored");
+        store.apply(&former, &batch(vec![read(&former, "1", 1, "a")])).await.expect("applied");
+        store.put_registration(&former, "r", "1", Some("s"), "active").await.expect("stored");
+        // Before its pass, so that only the fence stands between the gap and its end.
+        let ago = store.now().minus(Duration::from_secs(60));
+        store.extend_gap(&source(), "down", ago, Some(ago)).await.expect("opened");
+        let new = NewPass { resource: tasks(), kind: PassKind::Sweep, lower_bound: None };
+        let done = store.start_pass(&former, &new).await.expect("started");
+        store.finish_pass(&former, &done, &PassEnd::Completed { watermark: None }).await.expect("finished");
+        let pass = store.start_pass(&former, &new).await.expect("started");
+
+        let fence = store.claim(&source(), "owner").await.expect("claimed");
+        let before = state(&store).await;
+        for (what, written) in write_all(&store, &former, &pass, one.id).await {
+            assert_eq!(written.map_err(|error| error.kind()), Err(Kind::Fenced), "{what}");
+        }
+        assert_eq!(state(&store).await, before);
+        // What is refused is the owner, not the request.
+        let refused = write_all(&store, &fence, &pass, one.id).await.into_iter().filter(|(_, written)| written.is_err());
+        assert_eq!(refused.map(|(what, _)| what).collect::<Vec<_>>(), Vec::<&str>::new());
+        assert_ne!(state(&store).await, before);
+    })
+    .await;
+}
+
+/// A row becomes visible when its transaction ends, whatever its id: nothing may be looked for beyond "the highest seen so far".
+#[tokio::test]
+async fn a_delivery_with_an_older_id_than_one_that_is_done_is_still_taken() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let (older, newer) = (delivery("older"), delivery("newer"));
+        assert!(older.id.0 < newer.id.0);
+        store.journal(std::slice::from_ref(&newer)).await.expect("stored");
+        let ends = vec![(newer.id, DeliveryEnd::Done)];
+        store.apply(&fence, &Batch { deliveries: ends, ..batch(Vec::new()) }).await.expect("ended");
+        store.journal(std::slice::from_ref(&older)).await.expect("stored");
+        let pending = store.pending(&source(), 10, 1 << 20).await.expect("pending");
+        assert_eq!(pending.iter().map(|pending| pending.delivery.id).collect::<Vec<_>>(), [older.id]);
+    })
+    .await;
+}
+
+/// Two processes accept the same repetitions in opposite order. Rows are written in key order, so neither waits for the other in a
+/// circle; unsorted, two in five such pairs end in a deadlock.
+#[tokio::test]
+async fn two_processes_that_journal_the_same_in_opposite_order_both_succeed() {
+    let Ok(admin) = Database::connect(format!("{}/postgres", server())).await else {
+        assert!(std::env::var("CI").is_err(), "no PostgreSQL at {}", server());
+        eprintln!("skipped: no server at {}", server());
+        return;
+    };
+    let name = format!("instep_test_{}", uuid::Uuid::now_v7().simple());
+    admin.execute_unprepared(&format!("create database {name}")).await.expect("a database for the test");
+    let url = format!("{}/{name}", server());
+    let one = Store::open(options(url.clone())).await.expect("opens");
+    one.migrate().await.expect("migrates");
+    let other = Store::open(options(url)).await.expect("opens");
+    let mut stored = 0;
+    for round in 0..30 {
+        let twins = || (0..40).map(|n| delivery(&format!("{round}-{n}"))).collect::<Vec<_>>();
+        let (forth, mut back) = (twins(), twins());
+        back.reverse();
+        let (first, second) = futures_util::future::join(one.journal(&forth), other.journal(&back)).await;
+        let outcomes = first.expect("stored").into_iter().chain(second.expect("stored"));
+        stored += outcomes.filter(|outcome| *outcome == Ok(Journaled::Stored)).count();
+    }
+    assert_eq!(stored, 30 * 40, "each once, by whichever came first");
+    one.close().await.expect("closes");
+    other.close().await.expect("closes");
+    // A deadlock is retried and would only cost time; the server remembers it.
+    let asked = format!("select deadlocks from pg_stat_database where datname = '{name}'");
+    let row = admin.query_one_raw(Statement::from_string(admin.get_database_backend(), asked)).await.expect("asked").expect("a row");
+    assert_eq!(row.try_get::<i64>("", "deadlocks").expect("a number"), 0);
+    admin.execute_unprepared(&format!("drop database {name} with (force)")).await.expect("the database goes");
+}
+
+/// Hints that never end cost one read a second, then less and less.
+#[tokio::test]
+async fn an_entity_that_is_told_of_without_end_rests_longer_and_longer() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        store.apply(&fence, &batch(vec![read(&fence, "1", 1, "a")])).await.expect("applied");
+        let mut rests = Vec::new();
+        for version in 2..9 {
+            let told = Batch { learned_by: LearnedBy::Hook, ..batch(vec![hint("1", Operation::Update)]) };
+            store.apply(&fence, &told).await.expect("marked");
+            let due = store.next_due(&source(), &tasks()).await.expect("read").expect("marked");
+            rests.push(due.since(store.now()).as_secs_f64());
+            store.apply(&fence, &batch(vec![read(&fence, "1", version, "b")])).await.expect("looked");
+        }
+        // The first read was a look too; the clock moves on before the question, so a rest is seen a little short.
+        let expected = [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0];
+        for (seen, expected) in rests.iter().zip(expected) {
+            assert!((seen - expected).abs() < 0.5 + expected / 10.0, "{rests:?}, expected {expected:?}");
+        }
+    })
+    .await;
+}
