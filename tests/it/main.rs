@@ -22,4 +22,5 @@ mod ractor_semantics;
 mod removal;
 mod rotation;
 mod service;
+mod soak;
 mod tidy;

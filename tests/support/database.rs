@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, Statement, TransactionTrait as _};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -148,6 +148,38 @@ impl Database {
         let writer = sea_orm::Database::connect(options).await.expect("the database is there");
         writer.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         writer.close().await.expect("closed");
+    }
+
+    /// Bytes of the database and of its WAL; PostgreSQL's WAL belongs to the server and counts as none.
+    pub(crate) async fn bytes(&self) -> Result<(u64, u64), String> {
+        if self.engine == Engine::Postgres {
+            let n = self.try_number(&format!("select pg_database_size('{}') as n", self.name)).await?;
+            return Ok((u64::try_from(n).unwrap_or(0), 0));
+        }
+        let size = |path: PathBuf| std::fs::metadata(path).map_or(0, |data| data.len());
+        Ok((size(self.file()), size(self.file().with_extension("db-wal"))))
+    }
+
+    /// Opens a transaction that reads, and leaves it idle for so long, as an application with a mistake does.
+    pub(crate) async fn read_without_end(&self, span: Duration) {
+        let mut other = self.clone();
+        other.reader = Arc::default();
+        let reader = other.reader().await.expect("the database is there");
+        let idle = reader.begin().await.expect("a transaction");
+        let statement = Statement::from_string(reader.get_database_backend(), "select count(*) from instep_sources");
+        // The question is what takes the snapshot.
+        idle.query_all_raw(statement).await.expect("an answer");
+        super::until(super::monotonic() + span).await;
+        idle.rollback().await.expect("ended");
+        other.disconnect().await;
+    }
+
+    /// Cuts every connection of the daemon to a server; a file has none.
+    pub(crate) async fn cut_connections(&self) {
+        if self.engine == Engine::Postgres {
+            let of = format!("from pg_stat_activity where datname = '{}' and application_name = 'instep'", self.name);
+            admin(&format!("select pg_terminate_backend(pid) {of}")).await;
+        }
     }
 
     /// How the database would run a query, on one connection after `before`.

@@ -27,7 +27,7 @@ const UNLIMITED: [&str; 8] = [
 pub(crate) struct Sandbox {
     /// `http://127.0.0.1:port/api/v2/`.
     pub(crate) url: String,
-    _process: Process,
+    process: Process,
     client: reqwest::Client,
 }
 
@@ -42,7 +42,12 @@ impl Sandbox {
         let stdout = process.stdout().expect("it was piped");
         BufReader::new(stdout).read_line(&mut url).expect("the sandbox says where it is");
         assert!(url.starts_with("http://"), "the sandbox did not start: {}", process.said());
-        Self { url: url.trim().to_owned(), _process: process, client }
+        Self { url: url.trim().to_owned(), process, client }
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// What became of requests, deliveries and faults.
