@@ -8,6 +8,7 @@ mod support;
 
 mod ack_is_durable;
 mod actors_md;
+mod documents;
 mod duplicates;
 mod durability;
 mod edge;
