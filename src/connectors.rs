@@ -205,6 +205,9 @@ pub struct ListQuery<'a> {
     pub since: Option<Timestamp>,
     /// `Page::next` of the page before.
     pub cursor: Option<&'a str>,
+    /// How often the page's size is to be halved, because its answer was larger than an answer may be. Only where a cursor does
+    /// not depend on the size; elsewhere it is ignored.
+    pub halvings: u32,
 }
 
 /// Why an answer is not a page. Classified once, here; nobody above guesses again.

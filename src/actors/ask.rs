@@ -29,6 +29,14 @@ pub enum AskError {
     Stopping,
 }
 
+impl AskError {
+    /// Whether the answer was larger than an answer may be: fewer records at once may still fit.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Send(SendError::TooLarge(_)))
+    }
+}
+
 /// Lags up to this are waited for before the first look.
 const SHORT_LAG: Duration = Duration::from_secs(2);
 /// A first look that does not wait for a lag still waits for the rest of a burst.

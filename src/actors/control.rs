@@ -114,7 +114,7 @@ impl Desk {
 }
 
 async fn probe_one(source: &Source, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Value {
-    let request = source.connector.list(spec, ListQuery { variant: 0, since: None, cursor: None });
+    let request = source.connector.list(spec, ListQuery { variant: 0, since: None, cursor: None, halvings: 0 });
     match source.ask_page(cx, fence, Class::Refresh, spec, By::List, &request).await {
         Ok((page, _)) => {
             let unreadable = page.records.iter().find_map(|record| record.as_ref().err()).map(|error| error.reason.clone());

@@ -33,6 +33,8 @@ use trouble::Trouble;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A list that turned out incomplete is not read again before this: a sweep is many requests.
 const INCOMPLETE_REST: Duration = Duration::from_secs(3600);
+/// A page is halved at most so often: then it holds one record.
+const HALVINGS_MAX: u32 = 16;
 /// Failures in a row from which on a resource counts as ailing.
 const AILING_AFTER: u32 = 3;
 /// After the store failed.
@@ -47,6 +49,7 @@ pub fn spec(source: Arc<Source>) -> ChildSpec {
         known: HashMap::new(),
         unfiltered: HashSet::new(),
         polled: HashMap::new(),
+        halvings: HashMap::new(),
     })
 }
 
@@ -59,6 +62,8 @@ struct Reconciler {
     trouble: Trouble,
     /// When a feed was last read to its end, in monotonic time.
     polled: HashMap<&'static str, Duration>,
+    /// How often the pages of a resource are halved now, because they were larger than an answer may be.
+    halvings: HashMap<ResourceName, u32>,
 }
 
 #[derive(Clone)]
@@ -184,7 +189,9 @@ impl Reconciler {
         if pass.position.variant >= spec.variants {
             return self.complete(cx, fence, spec, &pass).await;
         }
-        let query = ListQuery { variant: pass.position.variant, since: pass.lower_bound, cursor: pass.position.cursor.as_deref() };
+        let (variant, cursor) = (pass.position.variant, pass.position.cursor.as_deref());
+        let halvings = self.halvings.get(&spec.name).copied().unwrap_or(0);
+        let query = ListQuery { variant, since: pass.lower_bound, cursor, halvings };
         let request = source.connector.list(spec, query);
         let class = if pass.kind == PassKind::Sweep { Class::Sweep } else { Class::Incremental };
         let _reading = source.reading(&spec.name);
@@ -241,6 +248,8 @@ impl Reconciler {
     async fn complete(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, pass: &Pass) -> Result<Rest, Error> {
         let source = Arc::clone(&self.source);
         let (name, resource, mode) = (source.name.to_string(), spec.name.to_string(), pass.kind.as_str().to_owned());
+        // The next pass finds out anew how much fits: every page of this one was asked for in the size that did.
+        self.halvings.remove(&spec.name);
         if pass.kind == PassKind::Sweep
             && let Some(trouble) = self.suspect(cx, fence, spec, pass).await?
         {
@@ -267,9 +276,22 @@ impl Reconciler {
         }
     }
 
+    /// Asks for half as many records from now on; `false` if it is one already.
+    fn halve(&mut self, resource: &ResourceName) -> bool {
+        let halvings = self.halvings.entry(resource.clone()).or_default();
+        *halvings += 1;
+        *halvings <= HALVINGS_MAX
+    }
+
     async fn page_failed(&mut self, fence: &Fence, spec: &ResourceSpec, pass: &Pass, error: &AskError) -> Result<Rest, Error> {
         let source = Arc::clone(&self.source);
         let stop = match error {
+            // Numbered pages cannot change their size on the way, so a list sorted by its changes is given up for a sweep.
+            error if error.is_too_large() && spec.mode == Mode::SortAndStop && pass.kind == PassKind::Incremental => {
+                self.unfiltered.insert(spec.name.clone());
+                true
+            }
+            error if error.is_too_large() && self.halve(&spec.name) => return Ok(Rest::Again),
             AskError::Stopping | AskError::NoPermit(_) | AskError::Read(ReadError::RateLimited) => return Ok(Rest::Again),
             AskError::Read(ReadError::Unsupported) if pass.kind == PassKind::Incremental => {
                 self.unfiltered.insert(spec.name.clone());

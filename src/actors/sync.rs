@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 
 use super::ask::AskError;
 use super::source::Source;
-use crate::connectors::{Page, ReadError, ResourceSpec};
+use crate::connectors::{Page, ReadError, ResourceSpec, Unreadable};
 use crate::model::ordering::{By, Started};
 use crate::model::{Entity, Key, ResourceName};
 use crate::quota::Class;
@@ -123,13 +123,14 @@ impl Sync {
         let source = Arc::clone(&self.source);
         let _reading = source.reading(&self.resource);
         let request = self.source.connector.fetch(spec, &keys, By::Bulk);
+        let before = self.source.started(fence);
         let read = match self.source.send(cx, fence, permit, &request).await {
             Ok((response, started)) => self.source.read_page(spec, By::Bulk, &response).map(|page| (page, started)).map_err(AskError::Read),
             Err(error) => Err(error),
         };
         match read {
             Ok((page, started)) => self.apply_bulk(fence, &keys, page, started).await?,
-            Err(error) => self.bulk_failed(cx, fence, spec, due, &error).await?,
+            Err(error) => self.bulk_failed(cx, fence, spec, due, before, &error).await?,
         }
         Ok(Rest::Again)
     }
@@ -157,6 +158,7 @@ impl Sync {
         fence: &Fence,
         spec: &ResourceSpec,
         due: Vec<DueMark>,
+        started: Started,
         error: &AskError,
     ) -> Result<(), crate::store::Error> {
         match error {
@@ -165,19 +167,20 @@ impl Sync {
             _ => {}
         }
         let is_refused = matches!(error, AskError::Read(ReadError::Refused(_)));
-        let is_guilty = is_refused || due.iter().any(|due| due.attempts >= SPLIT_AFTER) && is_about_keys(error);
+        let is_guilty = is_refused || error.is_too_large() || due.iter().any(|due| due.attempts >= SPLIT_AFTER) && is_about_keys(error);
         if !is_guilty || due.len() < 2 {
-            return self.defer(fence, &due, error).await;
+            return self.alone_failed(fence, &due, started, error).await;
         }
         // Halved until the guilty key stands alone with its own backoff. When both halves fail nobody is guilty.
         let half = due.len() / 2;
         let mut halves = vec![due[..half].to_vec(), due[half..].to_vec()];
         while let Some(part) = halves.pop() {
+            let started = self.source.started(fence);
             let keys: Vec<Key> = part.iter().map(|due| due.key.clone()).collect();
             let request = self.source.connector.fetch(spec, &keys, By::Bulk);
             match self.source.ask_page(cx, fence, Class::Live, spec, By::Bulk, &request).await {
                 Ok((page, started)) => self.apply_bulk(fence, &keys, page, started).await?,
-                Err((error, _)) if part.len() < 2 || !is_about_keys(&error) => self.defer(fence, &part, &error).await?,
+                Err((error, _)) if part.len() < 2 || !is_about_keys(&error) => self.alone_failed(fence, &part, started, &error).await?,
                 Err(_) => halves.extend([part[..part.len() / 2].to_vec(), part[part.len() / 2..].to_vec()]),
             }
         }
@@ -192,13 +195,14 @@ impl Sync {
             let source = &source;
             async move {
                 let request = source.connector.fetch(spec, std::slice::from_ref(&due.key), By::Key);
+                let before = source.started(fence);
                 let read = source.ask_page(cx, fence, Class::Live, spec, By::Key, &request).await;
-                (due, read)
+                (due, before, read)
             }
         });
         let reads: Vec<_> = futures_util::stream::iter(reads).buffer_unordered(SINGLES_AT_ONCE).collect().await;
         let (mut observations, mut absent) = (Vec::new(), Vec::new());
-        for (due, read) in reads {
+        for (due, before, read) in reads {
             match read {
                 Ok((page, started)) => {
                     self.alive_at = Some(self.source.clock.monotonic());
@@ -206,13 +210,26 @@ impl Sync {
                 }
                 Err((AskError::Read(ReadError::NotFound), Some(started))) => absent.push((due, started)),
                 Err((AskError::Stopping | AskError::NoPermit(_) | AskError::Read(ReadError::RateLimited), _)) => {}
-                Err((error, _)) => self.defer(fence, &[due], &error).await?,
+                Err((error, _)) => self.alone_failed(fence, &[due], before, &error).await?,
             }
         }
         if !observations.is_empty() {
             self.source.apply(fence, LearnedBy::Mark, observations).await?;
         }
         if absent.is_empty() { Ok(()) } else { self.remove(cx, fence, spec, absent, began).await }
+    }
+
+    /// A read that cannot be taken apart any further: again later, or never if the record is larger than an answer may be.
+    async fn alone_failed(&self, fence: &Fence, due: &[DueMark], started: Started, error: &AskError) -> Result<(), crate::store::Error> {
+        let [alone] = due else { return self.defer(fence, due, error).await };
+        if !error.is_too_large() {
+            return self.defer(fence, due, error).await;
+        }
+        let key = Some(alone.key.clone());
+        let unreadable = Unreadable { key, reason: error.to_string(), raw: bytes::Bytes::new() };
+        let entity = Entity { resource: self.resource.clone(), key: alone.key.clone() };
+        let seen = Observed { entity, what: What::Unreadable { started, unreadable }, delivery: None };
+        self.source.apply(fence, LearnedBy::Mark, vec![seen]).await
     }
 
     async fn defer(&self, fence: &Fence, due: &[DueMark], error: &AskError) -> Result<(), crate::store::Error> {
@@ -226,7 +243,9 @@ impl Sync {
 
 /// Whether an error can be the fault of one key rather than of the upstream, the credential or the line.
 fn is_about_keys(error: &AskError) -> bool {
-    matches!(error, AskError::Read(ReadError::Refused(_) | ReadError::Server(_) | ReadError::NotFound | ReadError::Malformed(_)))
+    let is_read =
+        matches!(error, AskError::Read(ReadError::Refused(_) | ReadError::Server(_) | ReadError::NotFound | ReadError::Malformed(_)));
+    is_read || error.is_too_large()
 }
 
 /// The observations of a page; what cannot be read and has no key says nothing about any entity.

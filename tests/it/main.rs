@@ -15,6 +15,7 @@ mod edge;
 #[cfg(feature = "failpoints")]
 #[path = "../failpoints/failpoints.rs"]
 mod failpoints;
+mod large_pages;
 mod memory;
 mod one_daemon;
 mod poison;

@@ -231,3 +231,29 @@ async fn nothing_is_removed_while_a_record_known_alive_is_not_shown_either() {
         .await;
     }
 }
+
+/// A page of 700 KiB, which is below the cap of 1 MiB; two of them are above it.
+fn large(by: &str, keys: &[u32]) -> Told {
+    let (status, body) = (200, records(by, keys).0);
+    let text = String::from_utf8(body).expect("text");
+    let (_, body) = text.split_once("\r\n\r\n").expect("an answer");
+    let kib = |key: &u32| if *key == 7 { 2_000 } else { 700 };
+    let title = format!("after{}", " ".repeat(keys.iter().map(kib).sum::<usize>() * 1_024));
+    answer(status, &body.replacen("after", &title, 1))
+}
+
+#[tokio::test]
+async fn what_is_larger_than_an_answer_may_be_is_asked_for_in_smaller_parts() {
+    on_both(|store| async move {
+        let running = Running::start(&store, 8, &[1, 2, 3, 7], Brake::default(), large).await;
+        running.until("all are looked at", "select count(*) as v from instep_mark", "0").await;
+        let quarantined = texts(&store, "select key as v from instep_quarantine").await;
+        assert_eq!(quarantined, ["7"], "the one that fits into no answer");
+        let updated = texts(&store, "select key as v from instep_change where operation = 'update' order by key").await;
+        assert_eq!(updated, ["1", "2", "3"]);
+        let asked = running.fake.asked().len();
+        assert!(asked <= 8, "{asked} requests for four keys");
+        running.stop().await;
+    })
+    .await;
+}

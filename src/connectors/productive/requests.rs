@@ -55,7 +55,7 @@ pub(super) fn list(productive: &Productive, resource: &ResourceSpec, query: List
         _ => {}
     }
     pairs.push(("page[after]".into(), query.cursor.unwrap_or_default().to_owned()));
-    pairs.push(("page[size]".into(), PAGE_SIZE.to_string()));
+    pairs.push(("page[size]".into(), PAGE_SIZE.checked_shr(query.halvings).unwrap_or(0).max(1).to_string()));
     get(productive, &format!("/{}", kind.name), kind.name, &pairs)
 }
 

@@ -182,7 +182,7 @@ fn requests_ask_for_every_relation_and_escape_strictly() {
     assert!(bulk.url.contains("filter%5Bid%5D=1%2C2%2B3"), "{}", bulk.url);
     let one = productive.fetch(&tasks, &keys[1..], By::Key);
     assert!(one.url.contains("/tasks/2%2B3?include="), "{}", one.url);
-    let since = ListQuery { variant: 0, since: Timestamp::parse("2026-09-12T10:15:30.25Z"), cursor: None };
+    let since = ListQuery { variant: 0, since: Timestamp::parse("2026-09-12T10:15:30.25Z"), cursor: None, halvings: 0 };
     assert!(productive.list(&tasks, since).url.contains("filter%5Bupdated_at%5D%5Bgt_eq%5D=2026%2D09%2D12T10%3A15%3A30.250000Z"));
     let projects = resource(&productive, "projects");
     let newest = productive.list(&projects, ListQuery { cursor: Some("2"), ..since }).url;
