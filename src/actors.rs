@@ -91,7 +91,16 @@ impl Plan {
         let (queue, answers) = (journal::Journal::new(health), answers::Answers::new(clock));
         let door = door::Doors::new(&sources, &queue, &answers, &reporter);
         let gate = hooks::Hooks::new(Arc::new(door), hook_options(config), clock);
-        let desk = Arc::new(status::Desk::new(clock, store.clone(), sources.clone(), queue.clone(), roster.clone(), critical.clone()));
+        let overlong = janitor::Overlong::default();
+        let desk = Arc::new(status::Desk {
+            clock,
+            store: store.clone(),
+            sources: sources.clone(),
+            journal: queue.clone(),
+            roster: roster.clone(),
+            critical: critical.clone(),
+            overlong: overlong.clone(),
+        });
         let admin_options = status::admin_options(config, &state)?;
         let routes = admin_routes::routes(admin_options, reporter.clone(), Arc::clone(&desk) as _, desk as _);
         let retention = retention(config, &sources);
@@ -109,7 +118,15 @@ impl Plan {
                 fatal,
                 disk_floor: config.retention.disk_floor.0,
             },
-            janitor: janitor::Options { store, sources: sources.clone(), retention, clock, reporter: reporter.clone() },
+            janitor: janitor::Options {
+                store,
+                sources: sources.clone(),
+                retention,
+                reader_max: config.store.reader_max,
+                overlong,
+                clock,
+                reporter: reporter.clone(),
+            },
             hooks: listener::Options {
                 id: "listener",
                 socket: Arc::new(sockets.hooks),

@@ -198,6 +198,8 @@ reports! {
     StoreLost(; error: String) error "store lost" counts "store_losses";
     /// Times the store came back.
     StoreRegained() info "store regained" counts "store_recoveries";
+    /// Readers that kept a transaction open for longer than allowed.
+    ReaderOverlong(; seconds: f64) warn "a reader keeps a transaction open" counts "overlong_readers";
     /// Events by what became of them.
     EventsDecided(source, resource, outcome; events: u64) debug "events decided" counts "events" by events;
     /// Effective changes of the replica.
@@ -267,6 +269,8 @@ gauges! {
     LiveMode(source) sets "live_mode";
     /// Bytes of the database files.
     StoreBytes(file) sets "store_bytes";
+    /// For how long a reader has held back the store's own cleaning, in seconds.
+    ReaderSeconds() sets "reader_seconds";
     /// Bytes free where the database is.
     DiskFreeBytes() sets "disk_free_bytes";
     /// 1 while a delivery could be accepted durably.

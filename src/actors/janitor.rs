@@ -4,13 +4,14 @@
 //! a clock that leapt a year ahead must not empty the tables.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::meter;
 use super::source::Source;
 use crate::clock::{Clock, Timestamp};
-use crate::report::{Reporter, RowsExpired, StoreBytes};
-use crate::store::{RetentionOptions, Store};
+use crate::report::{ReaderOverlong, ReaderSeconds, Reporter, RowsExpired, StoreBytes};
+use crate::store::{LongReader, RetentionOptions, Store};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
 
 /// Time between checkpoints: a WAL that grows for longer than this makes the next one long.
@@ -33,10 +34,26 @@ pub struct Options {
     pub sources: Vec<Arc<Source>>,
     /// How long and how much is kept.
     pub retention: RetentionOptions,
+    /// How long a reader may keep a transaction open before it is told of.
+    pub reader_max: Duration,
+    /// Where it is told.
+    pub overlong: Overlong,
     /// The clock.
     pub clock: Clock,
     /// Where removals are reported.
     pub reporter: Reporter,
+}
+
+/// For how many seconds a reader has held the store back, once that is longer than allowed.
+#[derive(Clone, Debug, Default)]
+pub struct Overlong(Arc<AtomicU64>);
+
+impl Overlong {
+    /// `None` while no reader does.
+    #[must_use]
+    pub fn seconds(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0)
+    }
 }
 
 /// The child spec.
@@ -47,6 +64,7 @@ pub fn spec(options: Options) -> ChildSpec {
         measured_at: None,
         purged_at: None,
         sized_at: None,
+        reader: LongReader::default(),
     })
 }
 
@@ -57,6 +75,7 @@ struct Janitor {
     measured_at: Option<Duration>,
     purged_at: Option<Duration>,
     sized_at: Option<Duration>,
+    reader: LongReader,
 }
 
 impl Work for Janitor {
@@ -88,7 +107,7 @@ impl Work for Janitor {
         }
         // As above.
         let _ = self.options.store.checkpoint().await;
-        // A reader that keeps a transaction open stops checkpoints, which shows here first.
+        self.look_at_readers().await;
         self.options.reporter.set(StoreBytes { file: "wal".into() }, self.options.store.wal_bytes() as f64);
         if is_due(&mut self.sized_at, SIZES_EVERY, monotonic)
             && let Ok(sizes) = self.options.store.sizes().await
@@ -100,6 +119,20 @@ impl Work for Janitor {
             }
         }
         Ok(Rest::For(EVERY))
+    }
+}
+
+impl Janitor {
+    /// A reader that keeps a transaction open stops checkpoints and vacuum.
+    async fn look_at_readers(&mut self) {
+        // As for the purge: a store that is away is looked at again in the next run.
+        let Ok(held) = self.options.store.held_back().await else { return };
+        let span = self.reader.saw(held, self.options.clock.monotonic());
+        self.options.reporter.set(ReaderSeconds {}, span.as_secs_f64());
+        let seconds = if span > self.options.reader_max { span.as_secs().max(1) } else { 0 };
+        if self.options.overlong.0.swap(seconds, Ordering::Relaxed) == 0 && seconds > 0 {
+            self.options.reporter.emit(ReaderOverlong { seconds: span.as_secs_f64() });
+        }
     }
 }
 

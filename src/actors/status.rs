@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use super::janitor::Overlong;
 use super::journal::{Journal, Room};
 use super::source::{LiveMode, Source};
 use super::watchdog::Critical;
@@ -27,9 +28,10 @@ pub struct Desk {
     pub(super) clock: Clock,
     pub(super) store: Store,
     pub(super) sources: Vec<Arc<Source>>,
-    journal: Journal,
-    roster: Roster,
-    critical: Critical,
+    pub(super) journal: Journal,
+    pub(super) roster: Roster,
+    pub(super) critical: Critical,
+    pub(super) overlong: Overlong,
 }
 
 /// Who may ask what, and the token of the control verbs: made at the first start, kept beside the store.
@@ -48,16 +50,14 @@ pub fn admin_options(config: &Config, state: &Path) -> Result<Options, String> {
 }
 
 impl Desk {
-    /// A desk over everything that runs.
-    #[must_use]
-    pub fn new(clock: Clock, store: Store, sources: Vec<Arc<Source>>, journal: Journal, roster: Roster, critical: Critical) -> Self {
-        Self { clock, store, sources, journal, roster, critical }
-    }
-
     fn wrong(&self) -> Vec<String> {
         let mut wrong = self.ready().wrong;
         if self.journal.health().room() == Room::Low {
             wrong.push("the disk is nearly at disk_floor: passes rest".to_owned());
+        }
+        if let Some(seconds) = self.overlong.seconds() {
+            let wal = self.store.wal_bytes();
+            wrong.push(format!("a reader of the database has kept a transaction open for {seconds} s (wal: {wal} bytes): end it"));
         }
         for (path, standing) in self.roster.snapshot() {
             if matches!(standing.state, "parked" | "restarting") {

@@ -25,6 +25,9 @@ section! {
         read_group: Option<String> = optional("\"instep-read\""), if_set(text(not_empty));
         /// Connections for reading and for the sources. Writes are serial per source, so a few are enough; the journal has its own.
         connections: u32 = default("8"), within(2..=200);
+        /// A reader's transaction that stays open longer is told of in the log, /status and the metrics: until it ends the WAL grows (SQLite),
+        /// or dead rows stay (PostgreSQL). Longer than the longest report.
+        reader_max: Duration = default("\"5m\""), within(seconds(1)..=days(1));
     }
 }
 

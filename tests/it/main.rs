@@ -16,6 +16,7 @@ mod edge;
 #[path = "../failpoints/failpoints.rs"]
 mod failpoints;
 mod large_pages;
+mod long_reader;
 mod memory;
 mod one_daemon;
 mod poison;

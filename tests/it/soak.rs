@@ -65,6 +65,7 @@ async fn nothing_grows(database: Database) {
         entities: 3_000,
         resources: RESOURCES.to_vec(),
         source: "",
+        store: "",
         tables: RETENTION,
         sandbox: ["--retries", "1000", "--retries-over-ms", "1000000"].map(str::to_owned).to_vec(),
     };

@@ -166,6 +166,10 @@ impl Database {
         other.reader = Arc::default();
         let reader = other.reader().await.expect("the database is there");
         let idle = reader.begin().await.expect("a transaction");
+        if self.engine == Engine::Postgres {
+            // Otherwise the snapshot ends with the question.
+            idle.execute_unprepared("set transaction isolation level repeatable read").await.expect("a setting");
+        }
         let statement = Statement::from_string(reader.get_database_backend(), "select count(*) from instep_sources");
         // The question is what takes the snapshot.
         idle.query_all_raw(statement).await.expect("an answer");

@@ -26,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) resources: Vec<(&'static str, &'static str)>,
     /// Further lines of the source.
     pub(crate) source: &'static str,
+    /// Further lines of the store.
+    pub(crate) store: &'static str,
     /// Further tables of the configuration.
     pub(crate) tables: &'static str,
     /// Further arguments of the sandbox.
@@ -35,7 +37,7 @@ pub(crate) struct Setup {
 impl Default for Setup {
     /// Tasks alone, learned by deliveries alone: no passes after the first, no feeds.
     fn default() -> Self {
-        Self { entities: 600, resources: vec![("tasks", "")], source: DELIVERIES_ONLY, tables: "", sandbox: Vec::new() }
+        Self { entities: 600, resources: vec![("tasks", "")], source: DELIVERIES_ONLY, store: "", tables: "", sandbox: Vec::new() }
     }
 }
 
@@ -84,8 +86,8 @@ impl Universe {
             _ => (self.database.url.clone(), String::new()),
         };
         let mut text = format!(
-            "[store]\nurl = {store:?}\n{password}[listen]\nhooks = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n{}\n",
-            self.hooks_port, self.admin_port, setup.tables
+            "[store]\nurl = {store:?}\n{password}{}\n[listen]\nhooks = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n{}\n",
+            setup.store, self.hooks_port, self.admin_port, setup.tables
         );
         let _ = write!(
             text,
