@@ -200,6 +200,8 @@ reports! {
     StoreRegained() info "store regained" counts "store_recoveries";
     /// Readers that kept a transaction open for longer than allowed.
     ReaderOverlong(; seconds: f64) warn "a reader keeps a transaction open" counts "overlong_readers";
+    /// Settings of the database server without which a promise does not hold.
+    SettingRisky(setting; risk: String) warn "a setting of the database server is off" counts "risky_settings";
     /// Events by what became of them.
     EventsDecided(source, resource, outcome; events: u64) debug "events decided" counts "events" by events;
     /// Effective changes of the replica.

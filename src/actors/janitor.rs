@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::meter;
 use super::source::Source;
 use crate::clock::{Clock, Timestamp};
-use crate::report::{ReaderOverlong, ReaderSeconds, Reporter, RowsExpired, StoreBytes};
+use crate::report::{ReaderOverlong, ReaderSeconds, Reporter, RowsExpired, SettingRisky, StoreBytes};
 use crate::store::{LongReader, RetentionOptions, Store};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
 
@@ -109,6 +109,13 @@ impl Work for Janitor {
         let _ = self.options.store.checkpoint().await;
         self.look_at_readers().await;
         self.options.reporter.set(StoreBytes { file: "wal".into() }, self.options.store.wal_bytes() as f64);
+        if self.sized_at.is_none()
+            && let Ok(risky) = self.options.store.risky_settings().await
+        {
+            for (setting, risk) in risky {
+                self.options.reporter.emit(SettingRisky { setting, risk: risk.to_owned() });
+            }
+        }
         if is_due(&mut self.sized_at, SIZES_EVERY, monotonic)
             && let Ok(sizes) = self.options.store.sizes().await
         {

@@ -1,5 +1,6 @@
-//! Readers that keep a transaction open: what they hold back grows until they end.
+//! What others do to the store: readers that keep a transaction open, and settings of the server.
 //!
+//! What a reader holds back grows until it ends.
 //! On SQLite the WAL cannot begin anew while a reader needs its older part, so that it grows with every write. On PostgreSQL
 //! vacuum keeps every row version that a snapshot may still see. Neither is visible to who causes it.
 
@@ -67,6 +68,32 @@ impl Store {
         let row = self.reader().query_one_raw(self.raw(oldest, [])).await?;
         let seconds: f64 = row.map(|row| row.try_get("", "seconds")).transpose()?.unwrap_or(0.0);
         Ok(HeldBack::Snapshot(Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+    }
+}
+
+/// Settings of a PostgreSQL server without which a promise does not hold, and which one.
+const NEEDED: [(&str, &str); 3] = [
+    ("fsync", "what was acknowledged may be lost in a power cut"),
+    ("full_page_writes", "a power cut may leave torn pages"),
+    ("autovacuum", "rows that were removed or replaced keep their space for ever"),
+];
+
+impl Store {
+    /// Settings of the server that are off and should not be, each with what that means. SQLite's are set by us.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`].
+    pub async fn risky_settings(&self) -> Result<Vec<(String, &'static str)>, Error> {
+        if self.kind() == Engine::Sqlite {
+            return Ok(Vec::new());
+        }
+        let off = self.raw("select name from pg_settings where setting = 'off' order by name", []);
+        let mut risky = Vec::new();
+        for row in self.reader().query_all_raw(off).await? {
+            let name: String = row.try_get("", "name")?;
+            risky.extend(NEEDED.iter().find(|(needed, _)| *needed == name).map(|(_, risk)| (name, *risk)));
+        }
+        Ok(risky)
     }
 }
 

@@ -142,6 +142,7 @@ async fn trouble(universe: &Universe, pid: u32, began: Duration, form: &Form) ->
     while at + form.fault_every <= began + form.span {
         until(at).await;
         let fault = FAULTS[met.len() % FAULTS.len()];
+        universe.database.vacuum().await;
         cause(universe, pid, fault, form.fault_every / 4).await;
         met.push(fault);
         at += form.fault_every;

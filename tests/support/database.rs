@@ -178,6 +178,15 @@ impl Database {
         other.disconnect().await;
     }
 
+    /// Does what the server's autovacuum does, where that is off as on machines for tests.
+    pub(crate) async fn vacuum(&self) {
+        if self.engine == Engine::Postgres {
+            let connection = sea_orm::Database::connect(&self.url).await.expect("the database is there");
+            connection.execute_unprepared("vacuum").await.expect("vacuumed");
+            connection.close().await.expect("closed");
+        }
+    }
+
     /// Cuts every connection of the daemon to a server; a file has none.
     pub(crate) async fn cut_connections(&self) {
         if self.engine == Engine::Postgres {
