@@ -2,13 +2,14 @@
 //!
 //! The feature `failpoints` compiles them in; `tests/failpoints` uses them. A point is named `step::moment`: every transaction of
 //! the store has `begun`, `before_commit` and `after_commit` by the name it is begun with, so that no durable step can be without
-//! points (`tests/it/tidy.rs`); what is durable elsewhere names its own. Every actor has the points `actor:<path>::start` and
-//! `actor:<path>::step`, where `<path>` is its path in the tree.
+//! points (`tests/it/tidy/durable.rs`); what is durable elsewhere names its own. Every actor has the points `actor:<path>::start`
+//! and `actor:<path>::step`, where `<path>` is its path in the tree.
 //!
 //! What a point does is told by `INSTEP_FAILPOINTS` (`point=actions;point=actions`) before the start, and by lines `point=actions`
 //! on standard input while the daemon runs, each answered on standard output by a line `set point`. Actions are those of the crate
 //! `fail` (`off`, `panic`, `sleep(ms)`, which blocks the thread, counted and chained: `3*off->panic`) and of `return`:
-//! `return(abort)` ends the process like a power cut, `return(error)` fails the step, `return(hang)` never comes back.
+//! `return(abort)` ends the process like a power cut, `return(error)` fails the step, `return(hang)` never comes back. What a point
+//! was told is written on standard error when it is reached, so that a test knows that it was.
 
 /// A point told the step to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +27,14 @@ mod absent {
         Ok(())
     }
 
+    /// A point that is not there, in code that cannot wait.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn reach_now(_step: &str, _moment: &str) -> Result<(), super::Told> {
+        Ok(())
+    }
+
     /// An actor's point that is not there.
     ///
     /// # Errors
@@ -40,7 +49,7 @@ mod absent {
 }
 
 #[cfg(not(feature = "failpoints"))]
-pub use absent::{listen, reach, reach_actor};
+pub use absent::{listen, reach, reach_actor, reach_now};
 
 #[cfg(feature = "failpoints")]
 mod present {
@@ -61,6 +70,21 @@ mod present {
         }
     }
 
+    /// As [`reach`], in code that cannot wait: `return(hang)` blocks the thread.
+    ///
+    /// # Errors
+    /// [`Told`], if the point was told so.
+    pub fn reach_now(step: &str, moment: &str) -> Result<(), Told> {
+        match told(&format!("{step}::{moment}")).as_deref() {
+            None => Ok(()),
+            Some("abort") => std::process::abort(),
+            Some("hang") => loop {
+                std::thread::park();
+            },
+            Some(_) => Err(Told),
+        }
+    }
+
     /// The point `actor:<path>::moment` is reached.
     ///
     /// # Errors
@@ -70,7 +94,11 @@ mod present {
     }
 
     fn told(name: &str) -> Option<String> {
-        fail::fail_point!(name, |what| Some(what.unwrap_or_default()));
+        fail::fail_point!(name, |what| {
+            let what = what.unwrap_or_default();
+            eprintln!("fail point {name}: {what}");
+            Some(what)
+        });
         None
     }
 
@@ -100,4 +128,4 @@ mod present {
 }
 
 #[cfg(feature = "failpoints")]
-pub use present::{listen, reach, reach_actor};
+pub use present::{listen, reach, reach_actor, reach_now};

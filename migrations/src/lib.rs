@@ -23,3 +23,12 @@ impl MigratorTrait for Migrator {
         "instep_migration".into_iden()
     }
 }
+
+/// Between two statements of a step: with fail points the process can be made to end here (`migration::statement`).
+pub(crate) fn between() {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("migration::statement", |what| {
+        eprintln!("fail point migration::statement: {}", what.unwrap_or_default());
+        std::process::abort()
+    });
+}

@@ -215,6 +215,7 @@ impl MigrationTrait for Tables {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for (name, columns, key) in TABLES {
             manager.create_table(table(manager.get_database_backend(), name, columns, key)).await?;
+            crate::between();
         }
         for (name, on, columns, condition, unique) in INDEXES {
             let mut index = Index::create();
@@ -229,6 +230,7 @@ impl MigrationTrait for Tables {
                 index.unique();
             }
             manager.create_index(index).await?;
+            crate::between();
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::limiter::{NoPermit, Permit};
 use super::source::Source;
 use crate::connectors::{Page, ReadError, Request, ResourceSpec, Response};
+use crate::failpoint;
 use crate::model::ordering::{By, Started};
 use crate::quota::Class;
 use crate::report::{ChangesApplied, DeliveriesProcessed, EventsDecided, FetchAnswered, FetchFailed};
@@ -37,6 +38,12 @@ impl AskError {
     }
 }
 
+impl From<failpoint::Told> for AskError {
+    fn from(told: failpoint::Told) -> Self {
+        Self::Send(SendError::Interrupted(told.to_string()))
+    }
+}
+
 /// Lags up to this are waited for before the first look.
 const SHORT_LAG: Duration = Duration::from_secs(2);
 /// A first look that does not wait for a lag still waits for the rest of a burst.
@@ -63,6 +70,7 @@ impl Source {
     /// [`AskError::Send`].
     pub async fn send(&self, cx: &Context, fence: &Fence, permit: Permit, request: &Request) -> Result<(Response, Started), AskError> {
         cx.life.allow(self.upstream.timeout() + SLACK);
+        failpoint::reach("fetch", "permitted").await?;
         let started = self.started(fence);
         let begun = self.clock.monotonic();
         let sent = self.upstream.send(&*self.connector, request).await;
@@ -71,6 +79,7 @@ impl Source {
         match sent {
             Ok(response) => {
                 permit.answered(&response);
+                failpoint::reach("fetch", "answered").await?;
                 self.reporter.emit(FetchAnswered { source, resource, status: response.status.to_string(), seconds });
                 Ok((response, started))
             }
@@ -159,6 +168,7 @@ impl Source {
     pub async fn apply_batch(&self, fence: &Fence, mut batch: Batch) -> Result<Applied, store::Error> {
         let entities = batch.observations.iter().map(|seen| &seen.entity);
         batch.in_flight = entities.filter(|entity| self.reads(&entity.resource)).cloned().collect();
+        failpoint::reach("batch", "gathered").await?;
         let applied = self.store.apply(fence, &batch).await?;
         self.wake(&applied.marks_set);
         if applied.changes > 0 {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::ask::guarded;
 use super::source::Source;
 use crate::connectors::Unreadable;
+use crate::failpoint;
 use crate::model::{Delivery, DeliveryId, Event};
 use crate::report::ItemQuarantined;
 use crate::store::{DeliveryEnd, Error, Fence, LearnedBy, Observed, What};
@@ -92,7 +93,14 @@ impl Intake {
     async fn work_in(&self, fence: &Fence, deliveries: Vec<Delivery>) -> Result<(), Error> {
         let mut batch = self.source.batch(LearnedBy::Hook);
         for delivery in deliveries {
-            match self.events(&delivery) {
+            let read = {
+                let _decoding = self.witness.as_ref().map(|witness| witness.of(delivery.id));
+                failpoint::reach("decode", "named").await?;
+                let read = self.events(&delivery);
+                failpoint::reach("decode", "read").await?;
+                read
+            };
+            match read {
                 Ok(events) => {
                     let observe =
                         |event: Event| Observed { entity: event.entity.clone(), what: What::Event(event), delivery: Some(delivery.id) };
@@ -110,7 +118,6 @@ impl Intake {
 
     fn events(&self, delivery: &Delivery) -> Result<Vec<Event>, Unreadable> {
         let panicked = || Unreadable { key: None, reason: "the connector panicked on it".to_owned(), raw: delivery.request.body.clone() };
-        let _decoding = self.witness.as_ref().map(|witness| witness.of(delivery.id));
         guarded(|| self.source.connector.events(delivery)).unwrap_or_else(|| Err(panicked()))
     }
 

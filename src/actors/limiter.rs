@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::connectors::Response;
+use crate::failpoint;
 use crate::quota::{
     Breaker, BreakerOptions, Class, Decision, Limiter, Limits, Outcome, PermitId, Snapshot, State as BreakerState, headers,
 };
@@ -391,7 +392,8 @@ impl State {
         match self.options.store.book(&self.options.scope, &bookings).await {
             Ok(ids) => {
                 limiter.booked(&bookings, &ids, now, wall);
-                true
+                // Booked, and nothing of it used; who is told to fail here looks again later.
+                failpoint::reach("permit", "booked").await.is_ok()
             }
             Err(_) => false,
         }

@@ -28,6 +28,7 @@ use super::body::{self, Budget, Held};
 use super::edge::closing;
 use super::{Response, Routes, plain};
 use crate::clock::Clock;
+use crate::failpoint;
 
 /// Longest route, in bytes as sent; a registration carries a name or a number there.
 const ROUTE_BYTES_MAX: usize = 256;
@@ -155,13 +156,16 @@ impl Hooks {
         }
         source.admit().map_err(Refusal::Overload)?;
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        failpoint::reach("hook", "head_read").await?;
         let held = body::read(body, bytes_max, self.options.body_deadline, &self.budget).await?;
+        failpoint::reach("hook", "body_read").await?;
         let settling = self.accepting.spawn(settle(source, head, held, self.clock));
         match tokio::time::timeout(self.options.accept_deadline, settling).await {
-            Ok(Ok(settled)) => settled,
-            Ok(Err(_panicked)) => Err(Refusal::Internal),
-            Err(_elapsed) => Err(Refusal::StoreSlow),
+            Ok(Ok(settled)) => settled?,
+            Ok(Err(_panicked)) => return Err(Refusal::Internal),
+            Err(_elapsed) => return Err(Refusal::StoreSlow),
         }
+        Ok(failpoint::reach("hook", "stored").await?)
     }
 
     fn unknown(&self) -> Response {
@@ -191,7 +195,10 @@ impl Hooks {
 async fn settle(source: Arc<dyn SourceDoor>, head: RequestHead, held: Held, clock: Clock) -> Result<(), Refusal> {
     let Held { bytes, share } = held;
     let settled = match source.verify(head, bytes, clock.now()).await {
-        Verdict::Accepted(delivery) => source.journal(delivery).await.map_err(Refusal::Store),
+        Verdict::Accepted(delivery) => {
+            failpoint::reach("hook", "verified").await?;
+            source.journal(delivery).await.map_err(Refusal::Store)
+        }
         Verdict::Refused(reason) => Err(Refusal::Signature(reason)),
         Verdict::Unavailable(unavailable) => Err(Refusal::Store(unavailable)),
     };
@@ -222,6 +229,12 @@ impl Drop for Attempt {
         if self.open {
             self.refused(Refusal::STATUS_CALLER_GONE, &Refusal::CallerGone);
         }
+    }
+}
+
+impl From<failpoint::Told> for Refusal {
+    fn from(_: failpoint::Told) -> Self {
+        Self::Internal
     }
 }
 

@@ -99,10 +99,10 @@ pub(crate) struct Tx<'a> {
 
 impl Tx<'_> {
     pub(crate) async fn commit(self) -> Result<(), Error> {
-        reach(self.step, "before_commit").await?;
+        failpoint::reach(self.step, "before_commit").await?;
         self.db.commit().await?;
         // An error after the commit is the unknown outcome that a lost connection leaves.
-        reach(self.step, "after_commit").await
+        Ok(failpoint::reach(self.step, "after_commit").await?)
     }
 }
 
@@ -153,23 +153,33 @@ impl Store {
     /// # Errors
     /// [`Kind::Schema`] if the database is newer than this program.
     pub async fn migrate(&self) -> Result<(), Error> {
-        let lock = self.begin(Lane::Journal, "migrate").await?;
         if self.inner.engine == Engine::Postgres {
+            let lock = self.begin(Lane::Journal, "migrate").await?;
             let sql = format!(
                 "set local idle_in_transaction_session_timeout = 0; set local statement_timeout = 0; \
                  set local lock_timeout = 0; select pg_advisory_xact_lock({MIGRATION_LOCK})"
             );
             lock.db.execute_unprepared(&sql).await?;
             self.inner.writer.execute_unprepared("create schema if not exists instep").await?;
-            Migrator::up(&self.inner.writer, None).await?;
+            self.take_steps().await?;
             lock.commit().await?;
         } else {
-            // The only connection that writes is needed by the migrator itself.
-            drop(lock);
-            Migrator::up(&self.inner.writer, None).await?;
+            // One process has the file, and the only connection that writes is needed by the migrator itself.
+            self.take_steps().await?;
         }
         self.create_instance().await?;
         self.install_own_views().await
+    }
+
+    /// The schema's steps that are still to be taken, one after the other.
+    async fn take_steps(&self) -> Result<(), Error> {
+        let writer = &self.inner.writer;
+        for _ in Migrator::get_pending_migrations(writer).await? {
+            failpoint::reach("migration", "begun").await?;
+            Migrator::up(writer, Some(1)).await?;
+            failpoint::reach("migration", "taken").await?;
+        }
+        Ok(())
     }
 
     /// Which database it is.
@@ -233,7 +243,7 @@ impl Store {
     /// the write lock. `step` is a name of its own, for the fail points.
     pub(crate) async fn begin(&self, lane: Lane, step: &'static str) -> Result<Tx<'_>, Error> {
         let tx = self.wait_and_begin(lane, step).await?;
-        reach(step, "begun").await?;
+        failpoint::reach(step, "begun").await?;
         Ok(tx)
     }
 
@@ -265,11 +275,6 @@ impl Store {
             }
         }
     }
-}
-
-async fn reach(step: &str, moment: &str) -> Result<(), Error> {
-    let told = failpoint::reach(step, moment).await;
-    told.map_err(|told| Error::new(Kind::Unavailable, told.to_string()))
 }
 
 pub(crate) fn backend(engine: Engine) -> DbBackend {
@@ -345,8 +350,10 @@ async fn vacuum_mode(writer: &DatabaseConnection) -> Result<(), Error> {
         .map(|row| row.try_get::<i64>("", "n"))
         .transpose()?;
     if fresh == Some(0) {
+        failpoint::reach("vacuum_mode", "begun").await?;
         writer.execute_unprepared("pragma auto_vacuum = incremental").await?;
         writer.execute_unprepared("vacuum").await?;
+        failpoint::reach("vacuum_mode", "set").await?;
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
+use crate::failpoint;
+
 /// What an [`Error`] means for the one who sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -50,6 +52,12 @@ impl Error {
     /// A serialisation failure or deadlock: the transaction left nothing behind and is tried again at once.
     pub(crate) fn is_conflict(&self) -> bool {
         self.conflict
+    }
+}
+
+impl From<failpoint::Told> for Error {
+    fn from(told: failpoint::Told) -> Self {
+        Self::new(Kind::Unavailable, told.to_string())
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Group;
 
+use crate::failpoint;
 use crate::store::error::{Error, Kind};
 
 /// Readers of the group may read, nobody else.
@@ -30,11 +31,13 @@ pub(crate) fn sqlite_path(url: &str) -> Result<Option<PathBuf>, Error> {
 pub(crate) fn prepare(path: &Path, read_group: Option<&str>) -> Result<(PathBuf, File), Error> {
     let group = read_group.map(group_id).transpose()?;
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()) {
-        fs::create_dir_all(dir).map_err(|e| refused("make the directory of the database", &e))?;
-        give(dir, DIR_MODE, group)?;
+        make_directory(dir, group)?;
     }
     match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
-        Ok(_) => give(path, FILE_MODE, group)?,
+        Ok(_) => {
+            failpoint::reach_now("files", "database_made")?;
+            give(path, FILE_MODE, group)?;
+        }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             if group.is_some() {
                 give(path, FILE_MODE, group)?;
@@ -45,6 +48,15 @@ pub(crate) fn prepare(path: &Path, read_group: Option<&str>) -> Result<(PathBuf,
     let path = fs::canonicalize(path).map_err(|e| refused("find the database", &e))?;
     let lock = lock(&side(&path, ".lock"))?;
     Ok((path, lock))
+}
+
+/// Made beside its place and moved there with its mode and group: a process that dies in between leaves none that readers cannot enter.
+fn make_directory(dir: &Path, group: Option<u32>) -> Result<(), Error> {
+    let draft = side(dir, ".draft");
+    fs::create_dir_all(&draft).map_err(|e| refused("make the directory of the database", &e))?;
+    failpoint::reach_now("files", "directory_made")?;
+    give(&draft, DIR_MODE, group)?;
+    fs::rename(&draft, dir).map_err(|e| refused("move the directory of the database into its place", &e))
 }
 
 /// Gives `-wal` and `-shm` the group and mode of the database.
@@ -81,6 +93,7 @@ fn lock(path: &Path) -> Result<File, Error> {
         }
         Err(TryLockError::Error(e)) => return Err(refused("lock the database", &e)),
     }
+    failpoint::reach_now("files", "locked")?;
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(|e| refused("write the lock file", &e))?;
     Ok(file)

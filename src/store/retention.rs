@@ -6,6 +6,7 @@ use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Func, Order, Query, SelectStatement};
 
 use crate::clock::Timestamp;
+use crate::failpoint;
 use crate::store::connect::{Engine, Lane, Store};
 use crate::store::error::Error;
 use crate::store::files;
@@ -254,10 +255,12 @@ impl Store {
     }
 
     async fn reader_checkpoint(&self) -> Result<(), Error> {
+        failpoint::reach("checkpoint", "begun").await?;
         // At the writer's connection, between two transactions: a passive checkpoint stops for nobody.
         self.writer().execute_unprepared("pragma wal_checkpoint(passive)").await?;
+        failpoint::reach("checkpoint", "copied").await?;
         self.writer().execute_unprepared("pragma incremental_vacuum(500)").await?;
-        Ok(())
+        Ok(failpoint::reach("checkpoint", "vacuumed").await?)
     }
 
     /// Bytes of SQLite's WAL; 0 on PostgreSQL.

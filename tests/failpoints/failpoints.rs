@@ -9,6 +9,8 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use crate::support::Process;
 
 mod aborts;
+mod story;
+mod unknown_outcomes;
 
 /// The fail points of a running daemon.
 pub(crate) struct Points {
@@ -21,6 +23,13 @@ impl Points {
     pub(crate) fn of(process: &mut Process) -> Self {
         let stdin = process.stdin().expect("standard input is piped");
         Self { stdin, stdout: BufReader::new(process.stdout().expect("standard output is piped")) }
+    }
+
+    /// Sets a point that may end the process before it can answer.
+    pub(crate) fn set_deadly(&mut self, point: &str, actions: &str) {
+        writeln!(self.stdin, "{point}={actions}").expect("the daemon listens");
+        // It may be dead by now, which is what was wanted.
+        let _ = self.stdout.read_line(&mut String::new());
     }
 
     /// Sets a point and waits until it holds.

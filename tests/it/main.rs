@@ -15,6 +15,8 @@ mod edge;
 #[cfg(feature = "failpoints")]
 #[path = "../failpoints/failpoints.rs"]
 mod failpoints;
+#[path = "../failpoints/table.rs"]
+mod failpoints_table;
 mod large_pages;
 mod long_reader;
 mod memory;

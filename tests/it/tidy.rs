@@ -24,7 +24,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prometheus_client", &["report"]),
     ("tracing_subscriber", &["telemetry"]),
     ("clap", &["cli", "sandbox"]),
-    ("fail", &["failpoint"]),
+    ("fail", &["failpoint", "migrations"]),
 ];
 
 /// Rooms that decide and never wait: bytes in, decisions out.

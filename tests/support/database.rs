@@ -137,6 +137,18 @@ impl Database {
         self.rows(sql, &["v"]).await.into_iter().flatten().map(Option::unwrap_or_default).collect()
     }
 
+    /// How many changes there are; each number from 1 to the next free one must stand once.
+    pub(crate) async fn assert_numbers_without_holes(&self) -> i64 {
+        let sql = "select count(*) as n, count(distinct number) as d, coalesce(min(number), 1) as low, coalesce(max(number), 0) as high \
+                   from instep_changes";
+        let row = self.rows(sql, &["n", "d", "low", "high"]).await.remove(0);
+        let numbers: Vec<i64> = row.into_iter().map(|text| text.and_then(|text| text.parse().ok()).expect("numbers")).collect();
+        let n = numbers[0];
+        assert_eq!(numbers, [n, n, 1, n], "count, distinct, lowest, highest");
+        assert_eq!(self.number("select next_change as n from instep_source").await, n + 1, "the next number follows the last change");
+        n
+    }
+
     /// Changes rows behind the daemon's back, which must not run.
     pub(crate) async fn execute(&self, sql: &str) {
         let url = match self.engine {

@@ -155,6 +155,12 @@ impl Universe {
         self.daemon.as_mut().expect("it was started")
     }
 
+    /// Whether it was started, and neither stopped nor killed since.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn is_launched(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     /// Kills the daemon as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.daemon = None;

@@ -8,6 +8,8 @@ use std::path::Path;
 use subtle::ConstantTimeEq;
 use warp::http::{HeaderMap, header};
 
+use crate::failpoint;
+
 /// Shortest token in bytes; what [`Token::ensure`] writes has 64.
 const BYTES_MIN: usize = 16;
 /// Longest token in bytes; a larger file is not a token.
@@ -59,10 +61,14 @@ impl Token {
             let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            match fs::hard_link(&draft, path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-                _ => fs::remove_file(&draft)?,
+            failpoint::reach_now("token", "drafted").map_err(io::Error::other)?;
+            if let Err(error) = fs::hard_link(&draft, path)
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                return Err(error.into());
             }
+            failpoint::reach_now("token", "linked").map_err(io::Error::other)?;
+            fs::remove_file(&draft)?;
         }
         Self::read(path)
     }

@@ -6,6 +6,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
 use sea_orm::{ConnectionTrait, Value};
 
 use crate::clock::Timestamp;
+use crate::failpoint;
 use crate::model::document::changed_fields;
 use crate::model::{Entity, ResourceName, SourceName, Version};
 use crate::store::apply::fold::{Alive, Before, Done, Slot};
@@ -22,19 +23,33 @@ use crate::store::{deliveries, feeds, passes, quarantine};
 pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, now: Timestamp) -> Result<(), Error> {
     let context = Context { tx, fence, now };
     changes(&context, batch, done).await?;
+    if !done.changes.is_empty() {
+        failpoint::reach("apply", "changes_written").await?;
+    }
     entities(&context, done).await?;
+    if !done.changes.is_empty() {
+        failpoint::reach("apply", "rows_written").await?;
+    }
     marks(&context, done).await?;
+    if done.slots.values().any(|slot| slot.mark_touched) {
+        failpoint::reach("apply", "marks_written").await?;
+    }
     outcomes(&context, batch, done).await?;
     refused(&context, batch, done).await?;
     alive(&context, &done.alive).await?;
     deliveries::end(&context, &batch.deliveries).await?;
+    if !batch.deliveries.is_empty() {
+        failpoint::reach("apply", "deliveries_written").await?;
+    }
     if let Some(step) = &batch.pass {
         passes::step(&context, step).await?;
         let seen: Vec<_> = done.refused.iter().map(|refused| refused.entity.key.as_str()).collect();
         passes::note_seen(&context, &passes::seen_label(&step.id), &seen).await?;
+        failpoint::reach("apply", "page_written").await?;
     }
     if let Some(step) = &batch.feed {
         feeds::step(&context, step).await?;
+        failpoint::reach("apply", "feed_written").await?;
     }
     Ok(())
 }

@@ -1,0 +1,55 @@
+//! A commit that reports a failure although it holds, as a connection lost at that moment does: whoever wrote forgets what it
+//! knew and reads the rows again, so nothing happens twice.
+//!
+//! Every transaction of `table.rs` gets such a commit; the long form three in a row:
+//! `INSTEP_LONG=1 cargo test --features failpoints --test it failpoints::unknown_outcomes -- --nocapture --test-threads=1`.
+
+use super::story::Story;
+use crate::failpoints_table::{By, STEPS, TRANSACTION};
+use crate::support::{Database, is_long, on_both};
+
+on_both!(every_commit_may_report_a_failure_and_hold);
+
+/// What a start does before there is a tree: it ends with this code, and the service manager starts another.
+const EX_TEMPFAIL: i32 = 75;
+const BEFORE_THE_TREE: [&str; 5] = ["migrate", "instance", "view", "known_resources", "extend_gap"];
+
+/// How the daemon met it.
+#[derive(Debug, PartialEq)]
+enum Met {
+    LivedOn,
+    Ended(Option<i32>),
+}
+
+async fn every_commit_may_report_a_failure_and_hold(database: Database) {
+    let mut story = Story::running(database).await;
+    let (engine, times) = (story.engine(), if is_long() { 3 } else { 1 });
+    let is_meant = |by| !matches!(by, By::FreshStart | By::Nothing(_));
+    let transactions = STEPS.iter().filter(|step| step.moments == TRANSACTION && step.only.is_none_or(|only| only == engine));
+    let mut n = 0;
+    for step in transactions.filter(|step| is_meant(step.by)) {
+        let point = format!("{}::after_commit", step.name);
+        let line = format!("fail point {point}: error");
+        // Three in a row only where a step is tried again by itself.
+        let times = if BEFORE_THE_TREE.contains(&step.name) { 1 } else { times };
+        let before = story.told(&line);
+        let met = story
+            .reach(&point, &format!("{times}*return(error)->off"), step.by, |story| {
+                let ended = story.universe.daemon().ended().map(|status| Met::Ended(status.code()));
+                let is_told = story.told(&line) > before && !BEFORE_THE_TREE.contains(&step.name);
+                ended.or(is_told.then_some(Met::LivedOn))
+            })
+            .await;
+        n += 1;
+        if BEFORE_THE_TREE.contains(&step.name) {
+            assert_eq!(met, Met::Ended(Some(EX_TEMPFAIL)), "{point}");
+            story.universe.kill();
+            story.restart().await;
+        } else {
+            assert_eq!(met, Met::LivedOn, "{point}");
+        }
+        story.tidy_up(step.by).await;
+    }
+    println!("unknown_outcomes {engine:?}: {n} transactions, {times} times each");
+    story.end("with unknown outcomes").await;
+}
