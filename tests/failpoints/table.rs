@@ -34,6 +34,13 @@ pub(crate) enum By {
     Nothing(&'static str),
 }
 
+impl By {
+    /// Whether only a start passes there.
+    pub(crate) fn needs_a_start(self) -> bool {
+        matches!(self, Self::FreshStart | Self::Start | Self::StartAfter(_) | Self::DeathWhileDecoding)
+    }
+}
+
 /// A durable step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod durable;
+
 /// Lines of a file.
 const LINES_MAX: usize = 500;
 
