@@ -42,7 +42,7 @@ impl Work for Keeper {
             return Ok(Rest::For(LOOK_EVERY));
         }
         let Some(fence) = source.fence(&cx.stopping).await else { return Ok(Rest::For(RETRY)) };
-        match source.list_hooks(cx, &fence).await {
+        match source.watch_hooks(cx, &fence).await {
             Ok(registered) => {
                 source.note_hooks(&registered);
                 Ok(Rest::For(LOOK_EVERY))
@@ -95,6 +95,18 @@ impl Source {
             cursor = next;
         }
         Ok(ours)
+    }
+
+    /// As [`Self::list_hooks`]. A create that was cut off left a registration whose token we do not know, so that its deliveries
+    /// are refused: its token is kept now.
+    async fn watch_hooks(&self, cx: &Context, fence: &Fence) -> Result<Vec<Registered>, HooksError> {
+        let standing = self.list_hooks(cx, fence).await?;
+        let known = self.store.registrations(&self.name).await?;
+        let is_known = |one: &Registered| known.iter().any(|known| known.upstream_id == one.id && known.secret == one.secret);
+        for registered in standing.iter().filter(|one| !is_known(one)) {
+            self.keep_secret(fence, registered).await?;
+        }
+        Ok(standing)
     }
 
     /// Registers what is missing, replaces what is switched off, removes surplus; answers with what then stands.

@@ -13,6 +13,8 @@ use crate::support::{Database, Engine, Load, Setup, Universe, eventually, is_lon
 
 /// Tasks are compared all the time; companies refuse `filter[id]`, so that reading them in bulk has to be given up.
 const RESOURCES: [(&str, &str); 2] = [("companies", "poll = \"30s\""), ("tasks", "poll = \"1s\", sweep = \"2s\"")];
+/// How often tasks are swept.
+const SWEEP: Duration = Duration::from_secs(2);
 /// Every record may go: what is removed here is not what is tested.
 const SOURCE: &str = "brake = { share = 1.0, rows = 1000 }";
 /// A restart is ready within this.
@@ -20,7 +22,7 @@ const READY: Duration = Duration::from_secs(2);
 /// The same where many tests share the processor: enough to find a hang.
 const READY_LOADED: Duration = Duration::from_secs(15);
 /// A point that was not reached by then is not reached.
-const REACHED: Duration = Duration::from_secs(30);
+const REACHED: Duration = Duration::from_secs(60);
 /// Each death costs a twentieth of every rate limit for a minute, as it must. Nobody dies so often but here, where the upstream
 /// has no limits, so the costs of so many deaths are forgiven at once.
 const DEATHS_IN_BUDGET: usize = 8;
@@ -37,6 +39,7 @@ pub(super) struct Story {
     ready_ms: Vec<u128>,
     deaths: usize,
     n_pokes: Cell<usize>,
+    n_gone: Cell<usize>,
 }
 
 impl Story {
@@ -45,7 +48,16 @@ impl Story {
         let sandbox = ["--retries", "1000", "--retries-over-ms", "1000000", "--no-id-filter", "companies"].map(str::to_owned).to_vec();
         let setup = Setup { entities: 400, resources: RESOURCES.to_vec(), source: SOURCE, sandbox, ..Setup::default() };
         let universe = Universe::new(database, &setup);
-        Self { universe, points: None, load: None, keys: Vec::new(), ready_ms: Vec::new(), deaths: 0, n_pokes: Cell::default() }
+        Self {
+            universe,
+            points: None,
+            load: None,
+            keys: Vec::new(),
+            ready_ms: Vec::new(),
+            deaths: 0,
+            n_pokes: Cell::default(),
+            n_gone: Cell::default(),
+        }
     }
 
     /// A universe that runs: complete, with webhooks, under load.
@@ -114,7 +126,7 @@ impl Story {
         if !self.universe.is_launched() {
             self.launch(&format!("{point}={actions}"));
         }
-        let every = if matches!(by, By::SilentDelete | By::FailingReads) { Duration::from_secs(5) } else { Duration::from_millis(100) };
+        let every = if matches!(by, By::SilentDelete | By::FailingReads) { SWEEP } else { Duration::from_millis(100) };
         let (mut poked_at, mut said) = (None, String::new());
         eventually(&format!("{point} is reached"), REACHED, async || {
             if let Some(found) = done(self) {
@@ -140,7 +152,7 @@ impl Story {
         assert_eq!(self.told(&told), before + 1, "{point} hit {hit}: it died elsewhere");
         self.universe.kill();
         self.deaths += 1;
-        if self.deaths.is_multiple_of(DEATHS_IN_BUDGET) {
+        if self.load.is_some() && self.deaths.is_multiple_of(DEATHS_IN_BUDGET) {
             self.universe.database.execute("delete from instep_permit_block").await;
         }
     }
@@ -155,9 +167,22 @@ impl Story {
     pub(super) async fn tidy_up(&mut self, by: By) {
         match by {
             By::FailingReads => drop(self.universe.sandbox.control("faults", json!({ "upstream_5xx": 0.0 })).await),
-            By::HooksCreate | By::HooksDelete => self.register().await,
+            By::HooksCreate => self.every_token_is_known().await,
+            By::HooksDelete => self.register().await,
             _ => {}
         }
+    }
+
+    /// A webhook whose create was cut off is found by its address; without its token its deliveries would be refused.
+    async fn every_token_is_known(&self) {
+        let sandbox = &self.universe.sandbox;
+        eventually("every webhook's token is known", Duration::from_secs(20), async || {
+            let standing = sandbox.truth("webhooks").await;
+            let known = self.universe.database.texts("select upstream_id as v from instep_registration where secret is not null").await;
+            let unknown = standing.keys().filter(|id| !known.contains(*id)).count();
+            if unknown == 0 { Ok(()) } else { Err(format!("{unknown} of {}", standing.len())) }
+        })
+        .await;
     }
 
     /// Registers webhooks; the daemon may not own its source yet.
@@ -194,7 +219,9 @@ impl Story {
                 sandbox.control("update", json!({ "collection": "tasks", "id": key, "attributes": { "title": title } })).await;
             }
             By::SilentDelete => {
-                let key = &self.keys[self.keys.len() - 1 - n];
+                let n_gone = self.n_gone.replace(self.n_gone.get() + 1);
+                assert!(n_gone < self.keys.len() / 2, "no record is left that may go");
+                let key = &self.keys[self.keys.len() - 1 - n_gone];
                 sandbox.control("delete", json!({ "collection": "tasks", "id": key, "announce": false })).await;
             }
             By::NoBulk => {
@@ -203,10 +230,12 @@ impl Story {
                 let update = json!({ "collection": "companies", "id": keys[n % keys.len()], "attributes": { "name": name } });
                 sandbox.control("update", update).await;
             }
-            By::HooksCreate | By::HooksDelete => {
-                let action = if by == By::HooksCreate { "create" } else { "delete" };
-                // It fails when the daemon dies under it, which is what is wanted.
-                return format!("{:?}", self.universe.verb(&["hooks", action, "pmp"]));
+            // They fail when the daemon dies under them, which is what is wanted.
+            By::HooksDelete => return format!("{:?}", self.universe.verb(&["hooks", "delete", "pmp"])),
+            By::HooksCreate => {
+                // What stands already is only looked at.
+                let gone = self.universe.verb(&["hooks", "delete", "pmp"]);
+                return format!("{gone:?} {:?}", self.universe.verb(&["hooks", "create", "pmp"]));
             }
         }
         String::new()

@@ -15,6 +15,7 @@ mod edge;
 #[cfg(feature = "failpoints")]
 #[path = "../failpoints/failpoints.rs"]
 mod failpoints;
+#[cfg_attr(not(feature = "failpoints"), expect(dead_code, reason = "without fail points nobody dies there"))]
 #[path = "../failpoints/table.rs"]
 mod failpoints_table;
 mod large_pages;
