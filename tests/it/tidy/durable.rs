@@ -107,7 +107,7 @@ fn writes_outside(code: &str) -> Vec<&str> {
 
 fn sources() -> impl Iterator<Item = (File, String)> {
     let is_ours = |file: &File| {
-        let is_test = file.is_test() || file.path.ends_with("testing.rs");
+        let is_test = file.is_test() || file.path.ends_with("testing.rs") || file.path.iter().any(|part| part == "tests");
         (file.path.starts_with("src") || file.path.starts_with("migrations")) && !is_test && file.room() != "sandbox"
     };
     files().into_iter().filter(is_ours).map(|file| {
