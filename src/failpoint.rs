@@ -96,7 +96,9 @@ mod present {
     fn told(name: &str) -> Option<String> {
         fail::fail_point!(name, |what| {
             let what = what.unwrap_or_default();
-            eprintln!("fail point {name}: {what}");
+            // In one piece, or a line of the log may come between.
+            let line = format!("fail point {name}: {what}\n");
+            eprint!("{line}");
             Some(what)
         });
         None

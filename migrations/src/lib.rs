@@ -28,7 +28,8 @@ impl MigratorTrait for Migrator {
 pub(crate) fn between() {
     #[cfg(feature = "failpoints")]
     fail::fail_point!("migration::statement", |what| {
-        eprintln!("fail point migration::statement: {}", what.unwrap_or_default());
+        let line = format!("fail point migration::statement: {}\n", what.unwrap_or_default());
+        eprint!("{line}");
         std::process::abort()
     });
 }

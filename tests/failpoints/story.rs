@@ -149,7 +149,8 @@ impl Story {
         let before = self.told(&told);
         let status = self.reach(point, &actions, by, |story| story.universe.daemon().ended()).await;
         assert_eq!(status.signal(), Some(ABORTED), "{point} hit {hit}: {status}");
-        assert_eq!(self.told(&told), before + 1, "{point} hit {hit}: it died elsewhere");
+        // Two threads may have been there at once.
+        assert!(self.told(&told) > before, "{point} hit {hit}: it died elsewhere");
         self.universe.kill();
         self.deaths += 1;
         if self.load.is_some() && self.deaths.is_multiple_of(DEATHS_IN_BUDGET) {
