@@ -11,15 +11,19 @@
 //! Permits are booked in **blocks** of at most 5 % of a limit, written to the database *before* a permit of theirs is used
 //! ([`Limiter::bookings`], [`Limiter::booked`]). The budget itself is counted exactly, in memory; a block is the durable upper bound
 //! of what was used. At a start every block found counts as spent in full ([`Limiter::restore`]): a finished one until one window
-//! after its last response, an unfinished one as if its last request was lost at that start. A kill therefore wastes at most the
-//! unused rest of one block for each limit, and can never lead to more than the limit.
+//! after its last response, an unfinished one as if its last request was lost at that start. A kill can therefore never lead to more
+//! than the limit. What it wastes of it, how a process that is killed again and again keeps that small, and what part of a share can
+//! be had at all is said and proved in `src/quota/blocks.rs`.
 //!
 //! # How an actor uses it
 //! ```text
 //! acquire ─ Granted(id) ─ send the request ─┬─ response: settle(id, outcome); 429: also refused(…); 503: also unavailable(…)
-//!    │                                      └─ no verdict: lost(id)
+//!    │                                      ├─ no verdict: lost(id)
+//!    │                                      └─ never sent: unused(id)
 //!    ├─ NeedsBlock ─ bookings → one transaction → booked ─ acquire again
 //!    └─ Wait { until } ─ acquire again at `until`, and after every settle
+//! after every end, when news_due(): bookings → one transaction → booked
+//! at an ordered end: close() → one transaction → booked
 //! ```
 
 mod account;

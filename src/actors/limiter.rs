@@ -1,12 +1,11 @@
 //! `limiter`: grants permits for one source's requests, in the order of their class.
 //!
-//! The rules are `crate::quota`'s, which is pure; this actor holds the waiting requests, writes the durable blocks before they are
-//! used and turns answers into verdicts. It also keeps the breakers, one an endpoint.
+//! The rules are `crate::quota`'s, which is pure; this actor holds the waiting requests and writes the durable blocks before they are
+//! used. What is known of permits and breakers is in [`books`], beside the actor.
 //!
-//! On failure: waiting requests are told to ask again; requests under way keep their permits until they end, and their verdicts
-//! are ignored by the next incarnation, which counts every unfinished block as spent.
+//! On failure: waiting requests are told to ask again; requests under way keep their permits until they end, and the next incarnation
+//! goes on with the same books. Where these are in doubt, and in a new process, it counts every unfinished block as spent.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,12 +16,14 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::connectors::Response;
 use crate::failpoint;
-use crate::quota::{
-    Breaker, BreakerOptions, Class, Decision, Limiter, Limits, Outcome, PermitId, Snapshot, State as BreakerState, headers,
-};
-use crate::report::{BreakerClosed, BreakerOpened, RateLimited, Reporter};
+use crate::quota::{Class, Limits, PermitId, Snapshot, State as BreakerState};
+use crate::report::Reporter;
 use crate::store::Store;
 use crate::supervision::{ChildSpec, Context, Meltdown};
+
+use books::{Books, Shelf, Step};
+
+mod books;
 
 /// How long a refused or failed booking waits before it is tried again.
 const BOOKING_RETRY: Duration = Duration::from_millis(500);
@@ -30,8 +31,6 @@ const BOOKING_RETRY: Duration = Duration::from_millis(500);
 const GONE_PAUSE: Duration = Duration::from_millis(500);
 /// The limiter looks at least this often, whatever it waits for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Without a header that says otherwise a 429 pauses this long and a 503 half of it.
-const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the actor is made of.
 #[derive(Clone, Debug)]
@@ -54,6 +53,7 @@ pub struct Options {
 #[derive(Clone, Debug, Default)]
 pub struct Handle {
     address: Arc<Mutex<Option<ActorRef<Message>>>>,
+    shelf: Shelf,
 }
 
 /// There is no limiter at this moment, or it gave up waiting: ask again later.
@@ -81,7 +81,10 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.cast(Message::Acquire { class, endpoint: endpoint.to_owned(), reply });
         match tokio::time::timeout(patience, answer).await {
-            Ok(Ok(id)) => Ok(Permit { handle: self.clone(), id: Some(id), endpoint: endpoint.to_owned() }),
+            Ok(Ok(mut permit)) => {
+                permit.unheeded = None;
+                Ok(permit)
+            }
             Ok(Err(_)) => {
                 // It is being restarted: whoever asks again at once would only spin.
                 tokio::time::sleep(GONE_PAUSE).await;
@@ -114,6 +117,8 @@ pub struct Permit {
     handle: Handle,
     id: Option<PermitId>,
     endpoint: String,
+    /// What its end means until the one who asked has it: whoever went meanwhile leaves it on the way.
+    unheeded: Option<Verdict>,
 }
 
 /// What a response means for limits and breaker.
@@ -130,6 +135,8 @@ pub enum Verdict {
     },
     /// The request did not reach the upstream.
     NotSent,
+    /// There was no request after all.
+    Unused,
 }
 
 impl Permit {
@@ -144,18 +151,27 @@ impl Permit {
         self.end(Verdict::NotSent);
     }
 
+    /// Gives the permit back: nothing was to be asked after all.
+    pub fn unused(self) {
+        self.end(Verdict::Unused);
+    }
+
     fn end(mut self, verdict: Verdict) {
+        self.enter(Some(verdict));
+    }
+
+    fn enter(&mut self, verdict: Option<Verdict>) {
         if let Some(id) = self.id.take() {
-            self.handle.cast(Message::Ended { id, endpoint: std::mem::take(&mut self.endpoint), verdict: Some(verdict) });
+            self.handle.shelf.open(|books| books.ended(id, &self.endpoint, verdict));
+            self.handle.cast(Message::Look);
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            self.handle.cast(Message::Ended { id, endpoint: std::mem::take(&mut self.endpoint), verdict: None });
-        }
+        let verdict = self.unheeded.take();
+        self.enter(verdict);
     }
 }
 
@@ -169,20 +185,11 @@ pub enum Message {
         /// What breaker and 503 pauses are kept by.
         endpoint: String,
         /// Where the permit goes.
-        reply: oneshot::Sender<PermitId>,
-    },
-    /// A request ended; without a verdict it is lost.
-    Ended {
-        /// Its permit.
-        id: PermitId,
-        /// Its endpoint.
-        endpoint: String,
-        /// How it ended.
-        verdict: Option<Verdict>,
+        reply: oneshot::Sender<Permit>,
     },
     /// Somebody looks.
     Observe(oneshot::Sender<Observed>),
-    /// Time has passed.
+    /// Time has passed, or a request has ended.
     Look,
 }
 
@@ -208,15 +215,14 @@ struct LimiterActor;
 struct Waiting {
     class: Class,
     endpoint: String,
-    reply: oneshot::Sender<PermitId>,
+    reply: oneshot::Sender<Permit>,
 }
 
 struct State {
     options: Options,
+    /// The way to us, which every permit takes along; the books lie there.
+    handle: Handle,
     cx: Context,
-    /// `None` until the blocks of earlier incarnations are read: nothing is granted before.
-    limiter: Option<Limiter>,
-    breakers: HashMap<String, Breaker>,
     waiting: Vec<Waiting>,
     timer: Option<JoinHandle<Result<(), MessagingErr<Message>>>>,
 }
@@ -230,7 +236,7 @@ impl Actor for LimiterActor {
         cx.reach("start").await?;
         *handle.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(myself.clone());
         myself.cast(Message::Look)?;
-        Ok(State { options, cx, limiter: None, breakers: HashMap::new(), waiting: Vec::new(), timer: None })
+        Ok(State { options, handle, cx, waiting: Vec::new(), timer: None })
     }
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -242,7 +248,6 @@ impl Actor for LimiterActor {
                 let at = state.waiting.partition_point(|waiting| waiting.class <= class);
                 state.waiting.insert(at, Waiting { class, endpoint, reply });
             }
-            Message::Ended { id, endpoint, verdict } => state.ended(id, &endpoint, verdict),
             Message::Observe(reply) => state.observe(reply),
             Message::Look => {}
         }
@@ -254,6 +259,7 @@ impl Actor for LimiterActor {
         if let Some(timer) = state.timer.take() {
             timer.abort();
         }
+        state.close().await;
         Ok(())
     }
 
@@ -263,57 +269,15 @@ impl Actor for LimiterActor {
 }
 
 impl State {
-    fn ended(&mut self, id: PermitId, endpoint: &str, verdict: Option<Verdict>) {
-        let (now, wall) = (self.options.clock.monotonic(), self.options.clock.now());
-        let Some(limiter) = &mut self.limiter else { return };
-        let breaker = self.breakers.entry(endpoint.to_owned()).or_insert_with(|| Breaker::new(BreakerOptions::default()));
-        let was = breaker.state();
-        match verdict {
-            None => {
-                limiter.lost(id, now, wall);
-                breaker.failed(now);
-            }
-            Some(Verdict::NotSent) => {
-                limiter.settle(id, now, wall, Outcome::default());
-                breaker.failed(now);
-            }
-            Some(Verdict::Answered { status, wait, bytes }) => {
-                limiter.settle(id, now, wall, Outcome { bytes: Some(bytes), ..Outcome::default() });
-                let longest = self.options.limits.longest_window();
-                let asked = wait.and_then(|value| headers::wait(&value, wall, longest));
-                match status {
-                    429 => {
-                        limiter.refused(now, now + asked.unwrap_or(DEFAULT_PAUSE), None);
-                        let seconds = asked.unwrap_or(DEFAULT_PAUSE).as_secs_f64();
-                        let (source, scope) = (self.options.source.clone(), self.options.scope.clone());
-                        self.options.reporter.emit(RateLimited { source, scope, seconds });
-                    }
-                    503 => limiter.unavailable(now, endpoint, now + asked.unwrap_or(DEFAULT_PAUSE / 2)),
-                    _ => {}
-                }
-                if status >= 500 { breaker.failed(now) } else { breaker.succeeded() }
-            }
-        }
-        let (source, endpoint) = (self.options.source.clone(), endpoint.to_owned());
-        match (was, breaker.state()) {
-            (BreakerState::Open(_), BreakerState::Open(_)) => {}
-            (_, BreakerState::Open(until)) => {
-                let seconds = until.saturating_sub(now).as_secs_f64();
-                self.options.reporter.emit(BreakerOpened { source, endpoint, seconds });
-            }
-            (BreakerState::HalfOpen, BreakerState::Closed) => self.options.reporter.emit(BreakerClosed { source, endpoint }),
-            _ => {}
-        }
-    }
-
     /// Grants what may go, in order, and arranges the next look.
     async fn serve(&mut self, myself: &ActorRef<Message>) {
         let mut look_at = self.options.clock.monotonic() + LOOK_EVERY;
-        if self.limiter.is_none() && !self.restore().await {
-            look_at = self.options.clock.monotonic() + BOOKING_RETRY;
-        }
-        if self.limiter.is_some() {
+        let is_known = self.handle.shelf.open(|_| ()).is_some();
+        if is_known || self.restore().await {
             look_at = look_at.min(self.grant().await);
+            look_at = look_at.min(self.write_news().await);
+        } else {
+            look_at = self.options.clock.monotonic() + BOOKING_RETRY;
         }
         if let Some(timer) = self.timer.take() {
             timer.abort();
@@ -324,9 +288,7 @@ impl State {
 
     async fn restore(&mut self) -> bool {
         let Ok(blocks) = self.options.store.blocks(&self.options.scope).await else { return false };
-        let mut limiter = Limiter::new(self.options.limits.clone(), rand::random());
-        limiter.restore(&blocks, self.options.clock.monotonic(), self.options.clock.now());
-        self.limiter = Some(limiter);
+        self.handle.shelf.put(Books::restored(&self.options, &blocks));
         true
     }
 
@@ -336,17 +298,18 @@ impl State {
         let mut index = 0;
         while index < self.waiting.len() {
             let now = self.options.clock.monotonic();
-            if self.waiting[index].reply.is_closed() {
+            let waiting = &self.waiting[index];
+            if waiting.reply.is_closed() {
                 self.waiting.remove(index);
                 continue;
             }
-            match self.decide(index, now) {
+            let decided = self.handle.shelf.open(|books| books.decide(waiting.class, &waiting.endpoint, now, now + LOOK_EVERY));
+            match decided.unwrap_or(Step::Wait(now + BOOKING_RETRY)) {
                 Step::Granted(id) => {
-                    let waiting = self.waiting.remove(index);
-                    if waiting.reply.send(id).is_err() {
-                        // The caller went in this very moment: nothing was sent.
-                        self.ended(id, &waiting.endpoint, Some(Verdict::NotSent));
-                    }
+                    let Waiting { endpoint, reply, .. } = self.waiting.remove(index);
+                    let permit = Permit { handle: self.handle.clone(), id: Some(id), endpoint, unheeded: Some(Verdict::Unused) };
+                    // The caller may have gone in this very moment: the permit then comes back by itself.
+                    let _ = reply.send(permit);
                 }
                 Step::Wait(until) => {
                     look_at = look_at.min(until);
@@ -362,59 +325,45 @@ impl State {
         look_at
     }
 
-    fn decide(&mut self, index: usize, now: Duration) -> Step {
-        let waiting = &self.waiting[index];
-        let later = now + LOOK_EVERY;
-        let Some(limiter) = &mut self.limiter else { return Step::Wait(later) };
-        // The breaker's probe is taken only when the limits let it go, or a waiting probe would keep everybody out.
-        match self.breakers.get(&waiting.endpoint).map(Breaker::state) {
-            Some(BreakerState::Open(until)) if now < until => return Step::Wait(until),
-            Some(BreakerState::HalfOpen) => return Step::Wait(later),
-            _ => {}
+    /// Writes the ends that are due; answers when to write more.
+    async fn write_news(&mut self) -> Duration {
+        let due = |state: &Self| state.handle.shelf.open(|books| books.limiter.news_due()).flatten();
+        let now = self.options.clock.monotonic();
+        if due(self).is_some_and(|due| due <= now) && !self.book().await {
+            return now + BOOKING_RETRY;
         }
-        match limiter.acquire(now, waiting.class, &waiting.endpoint) {
-            Decision::Granted(id) => {
-                if let Some(breaker) = self.breakers.get_mut(&waiting.endpoint) {
-                    // Passes or becomes the probe: what would wait was turned away above.
-                    let _ = breaker.gate(now);
-                }
-                Step::Granted(id)
-            }
-            Decision::Wait { until, .. } => Step::Wait(until.unwrap_or(later)),
-            Decision::NeedsBlock => Step::Book,
-        }
+        due(self).unwrap_or(now + LOOK_EVERY)
     }
 
     async fn book(&mut self) -> bool {
-        let Some(limiter) = &mut self.limiter else { return false };
         let (now, wall) = (self.options.clock.monotonic(), self.options.clock.now());
-        let bookings = limiter.bookings(now);
-        match self.options.store.book(&self.options.scope, &bookings).await {
-            Ok(ids) => {
-                limiter.booked(&bookings, &ids, now, wall);
-                // Booked, and nothing of it used; who is told to fail here looks again later.
-                failpoint::reach("permit", "booked").await.is_ok()
-            }
-            Err(_) => false,
+        let Some(bookings) = self.handle.shelf.open(|books| books.limiter.bookings(now)) else { return false };
+        let Ok(ids) = self.options.store.book(&self.options.scope, &bookings).await else { return false };
+        let is_noted = self.handle.shelf.open(|books| books.limiter.booked(&bookings, &ids, now, wall)).is_some();
+        // Booked, and nothing of it used; who is told to fail here looks again later.
+        is_noted && failpoint::reach("permit", "booked").await.is_ok()
+    }
+
+    /// An ordered end comes after those of all who ask: what is known is written, and the next start has nothing to hold back.
+    async fn close(&mut self) {
+        let (now, wall) = (self.options.clock.monotonic(), self.options.clock.now());
+        let Some(bookings) = self.handle.shelf.open(|books| books.limiter.close(now)) else { return };
+        // What cannot be written counts as unfinished at the next start.
+        if let Ok(ids) = self.options.store.book(&self.options.scope, &bookings).await {
+            self.handle.shelf.open(|books| books.limiter.booked(&bookings, &ids, now, wall));
         }
     }
 
     fn observe(&mut self, reply: oneshot::Sender<Observed>) {
         let now = self.options.clock.monotonic();
-        let Some(limiter) = &mut self.limiter else { return };
-        let open = |breaker: &Breaker| breaker.state() != BreakerState::Closed;
-        let observed = Observed {
-            snapshot: limiter.snapshot(now),
-            n_waiting: self.waiting.len(),
-            breakers: self.breakers.iter().map(|(name, breaker)| (name.clone(), open(breaker))).collect(),
-        };
-        // Whoever asked may have gone.
-        let _ = reply.send(observed);
+        let observed = self.handle.shelf.open(|books| {
+            let open = |state: BreakerState| state != BreakerState::Closed;
+            let breakers = books.breakers.iter().map(|(name, breaker)| (name.clone(), open(breaker.state()))).collect();
+            Observed { snapshot: books.limiter.snapshot(now), n_waiting: self.waiting.len(), breakers }
+        });
+        if let Some(observed) = observed {
+            // Whoever asked may have gone.
+            let _ = reply.send(observed);
+        }
     }
-}
-
-enum Step {
-    Granted(PermitId),
-    Wait(Duration),
-    Book,
 }

@@ -116,7 +116,7 @@ impl Sync {
         let due: Vec<DueMark> = due.into_iter().filter(|due| !due.by_key).collect();
         let keys: Vec<Key> = due.iter().map(|due| due.key.clone()).collect();
         if keys.is_empty() {
-            permit.not_sent();
+            permit.unused();
             return Ok(Rest::Again);
         }
         self.looked_at = Some(self.source.clock.monotonic());

@@ -46,7 +46,7 @@ struct Pace {
 }
 
 impl Account {
-    pub(crate) fn new(limit: Limit, expected_max: u64) -> Self {
+    pub(crate) fn new(limit: Limit, expected_max: u64, max_server_queue: Duration) -> Self {
         let usable = limit.usable();
         let per_second = match limit.shape {
             Shape::Bucket { refill_per_second } => refill_per_second * limit.share,
@@ -54,7 +54,7 @@ impl Account {
         };
         Self {
             usable,
-            blocks: Blocks::new(usable, limit.window(), expected_max),
+            blocks: Blocks::new(usable, limit.window(), max_server_queue, expected_max),
             in_flight: 0,
             slots: BTreeMap::new(),
             slotted: 0,

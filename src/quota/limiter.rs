@@ -102,6 +102,8 @@ struct Permit {
 pub struct Limiter {
     limits: Limits,
     accounts: Vec<Account>,
+    /// The row by which the next start learns that this wary process was killed.
+    marker: Option<BlockId>,
     incarnation: u64,
     granted: u64,
     permits: HashMap<u64, Permit>,
@@ -117,10 +119,12 @@ impl Limiter {
     /// source's epoch, or a random number): a late verdict for a permit of an earlier one must not release one of ours.
     #[must_use]
     pub fn new(limits: Limits, incarnation: u64) -> Self {
-        let accounts = limits.list().iter().map(|limit| Account::new(limit.clone(), limits.expected_max(limit))).collect();
+        let queue = limits.max_server_queue();
+        let accounts = limits.list().iter().map(|limit| Account::new(limit.clone(), limits.expected_max(limit), queue)).collect();
         Self {
             limits,
             accounts,
+            marker: None,
             incarnation,
             granted: 0,
             permits: HashMap::new(),
@@ -135,24 +139,31 @@ impl Limiter {
     ///
     /// A finished block binds until one window after its last response; its age is clamped to what it can be, so that a wall clock
     /// that went back does not freeze a budget. An unfinished one binds as if all of it was lost at this instant; the next
-    /// [`Limiter::bookings`] write that down, so that a further restart does not count it anew. Blocks of unknown limits are deleted.
+    /// [`Limiter::bookings`] write that down, so that a further restart does not count it anew, and blocks are small for a while.
+    /// Blocks of unknown limits are deleted.
     ///
     /// Not detectable here: a wall clock that leapt ahead while no limiter ran makes finished blocks look older than they are.
     pub fn restore(&mut self, blocks: &[StoredBlock], now: Duration, wall: Timestamp) {
         let queue = self.limits.max_server_queue();
-        for block in blocks {
+        let (markers, blocks): (Vec<_>, Vec<_>) = blocks.iter().partition(|block| block.is_marker());
+        for block in &blocks {
             let account = self.accounts.iter_mut().find(|account| account.limit.id == block.limit);
             let finished_at = block.finished_at.unwrap_or_else(|| wall.plus(queue));
             let row = FinishedBlock { id: block.id, amount: block.amount, finished_at };
             match account {
                 Some(account) => restore_block(account, row, block.finished_at.is_some(), queue, now, wall),
-                // Any account will do to have the row deleted.
-                None => {
-                    if let Some(account) = self.accounts.first_mut() {
-                        account.blocks.found_obsolete(row.id);
-                    }
-                }
+                None => self.obsolete(row.id),
             }
+        }
+        if !markers.is_empty() || blocks.iter().any(|block| block.finished_at.is_none()) {
+            for account in &mut self.accounts {
+                account.blocks.be_wary(now);
+            }
+        }
+        self.marker = markers.first().map(|block| block.id);
+        // A commit of unknown outcome may have left another.
+        for block in markers.iter().skip(1) {
+            self.obsolete(block.id);
         }
     }
 
@@ -172,7 +183,14 @@ impl Limiter {
                 return Decision::Wait { until, reason: Reason::Limit(index) };
             }
         }
-        if self.accounts.iter().any(|account| !account.blocks.covers(expected.of(account.limit.unit))) {
+        let mut is_covered = true;
+        for account in &mut self.accounts {
+            if !account.blocks.covers(expected.of(account.limit.unit)) {
+                account.blocks.ask();
+                is_covered = false;
+            }
+        }
+        if !is_covered {
             return Decision::NeedsBlock;
         }
         let mut charges = Vec::with_capacity(self.accounts.len());
@@ -198,7 +216,7 @@ impl Limiter {
                 Unit::ServerMillis => outcome.server_ms.unwrap_or(elapsed.saturating_add(1)),
                 Unit::Points => outcome.points.unwrap_or(reserved),
             };
-            end(account, block, reserved, spent.min(account.usable.max(reserved)), (now, wall));
+            end(account, block, reserved, spent.min(account.usable.max(reserved)), (now, wall), now);
         }
         true
     }
@@ -209,11 +227,20 @@ impl Limiter {
         let Some(permit) = self.remove(id) else { return false };
         let queue = self.limits.max_server_queue();
         for (account, (block, reserved)) in self.accounts.iter_mut().zip(permit.charges) {
-            end(account, block, reserved, reserved, (now + queue, wall.plus(queue)));
+            end(account, block, reserved, reserved, (now + queue, wall.plus(queue)), now);
         }
         self.lost.push_back(now + queue);
         if self.lost.len() > self.limits.concurrency().cap as usize {
             self.lost.pop_front();
+        }
+        true
+    }
+
+    /// The permit was not used: nothing was sent under it, so it comes back whole and at once. False if the permit is not ours.
+    pub fn unused(&mut self, id: PermitId, now: Duration, wall: Timestamp) -> bool {
+        let Some(permit) = self.remove(id) else { return false };
+        for (account, (block, reserved)) in self.accounts.iter_mut().zip(permit.charges) {
+            end(account, block, reserved, 0, (now, wall), now);
         }
         true
     }
@@ -254,13 +281,22 @@ impl Limiter {
         self.advance(now);
         let mut bookings = Bookings::default();
         for account in &self.accounts {
-            let (wanted, finished, expired) = account.blocks.bookings();
+            let (wanted, finished, expired) = account.blocks.bookings(now);
             let request = |amount| BlockRequest { limit: account.limit.id.clone(), amount };
             bookings.wanted.extend(wanted.map(request));
             bookings.finished.extend(finished);
             bookings.expired.extend(expired);
         }
+        bookings.wanted.extend(self.wanted_marker());
         bookings
+    }
+
+    /// When [`Limiter::bookings`] are to be written for the ends of requests in them, because the process may be killed any moment;
+    /// may be past. None if they can go with the next booking that is made anyway.
+    #[must_use]
+    pub fn news_due(&self) -> Option<Duration> {
+        let ends = self.accounts.iter().filter_map(|account| account.blocks.news_due());
+        ends.chain(self.wanted_marker().map(|_| Duration::ZERO)).min()
     }
 
     /// The bookings are committed; `ids` are the rows of `wanted`, in its order.
@@ -269,10 +305,24 @@ impl Limiter {
             account.blocks.written(&bookings.finished, &bookings.expired);
         }
         for (request, id) in bookings.wanted.iter().zip(ids) {
-            if let Some(account) = self.accounts.iter_mut().find(|account| account.limit.id == request.limit) {
+            if request.amount == 0 {
+                self.marker = Some(*id);
+            } else if let Some(account) = self.accounts.iter_mut().find(|account| account.limit.id == request.limit) {
                 account.blocks.opened(*id, request.amount, now, wall);
             }
         }
+    }
+
+    /// What is to be written at an ordered end, after which nothing is granted: every block without a request under way is finished,
+    /// so that the next start has nothing to be wary of.
+    pub fn close(&mut self, now: Duration) -> Bookings {
+        for account in &mut self.accounts {
+            account.blocks.close(now);
+        }
+        if let Some(marker) = self.marker.take() {
+            self.obsolete(marker);
+        }
+        Bookings { wanted: Vec::new(), ..self.bookings(now) }
     }
 
     /// The state for status and metrics.
@@ -298,8 +348,24 @@ impl Limiter {
         for account in &mut self.accounts {
             account.advance(now);
         }
+        if let Some(marker) = self.marker.take_if(|_| !self.accounts.iter().any(|account| account.blocks.is_wary())) {
+            self.obsolete(marker);
+        }
         self.lost.retain(|end| *end > now);
         self.endpoints.retain(|(_, end)| *end > now);
+    }
+
+    /// A wary process that wrote every end leaves nothing unfinished, so it leaves this: a block of nothing.
+    fn wanted_marker(&self) -> Option<BlockRequest> {
+        let account = self.accounts.iter().find(|account| account.blocks.is_wary())?;
+        self.marker.is_none().then(|| BlockRequest { limit: account.limit.id.clone(), amount: 0 })
+    }
+
+    /// Has a row deleted; any account will do.
+    fn obsolete(&mut self, row: BlockId) {
+        if let Some(account) = self.accounts.first_mut() {
+            account.blocks.found_obsolete(row);
+        }
     }
 
     fn paused(&self, now: Duration, endpoint: &str) -> Option<Decision> {
@@ -328,12 +394,12 @@ impl Limiter {
 }
 
 /// Ends one charge, whose last possible stamp is at `stamped` (monotonic and wall).
-fn end(account: &mut Account, block: BlockId, reserved: u64, spent: u64, stamped: (Duration, Timestamp)) {
+fn end(account: &mut Account, block: BlockId, reserved: u64, spent: u64, stamped: (Duration, Timestamp), now: Duration) {
     let back_at = stamped.0 + account.limit.hold(stamped.1);
     account.put_back(reserved, spent, back_at);
     // A bucket's row binds until what it covers has leaked at the latest.
     let binds = back_at.max(stamped.0 + account.limit.hold_max());
-    account.blocks.put_back(block, reserved, spent, (binds, stamped.1));
+    account.blocks.put_back(block, reserved, spent, (binds, stamped.1), now);
 }
 
 /// Counts a block found at a start; `known` if the database knows its end already.
@@ -349,5 +415,5 @@ fn restore_block(account: &mut Account, row: FinishedBlock, known: bool, queue: 
     // A bucket gets no credit for what may have leaked before this start.
     let back = if is_bucket { row.finished_at.since(wall).min(queue) } else { left };
     account.schedule(row.amount, now + back);
-    account.blocks.found(row, now + left, known);
+    account.blocks.found(row, now + left, known, now);
 }

@@ -209,6 +209,67 @@ fn an_unfinished_block_counts_as_lost_at_the_start_and_is_written_down_so() {
     assert_eq!(limiter.bookings(S * 71).expired, [BlockId(7)]);
 }
 
+/// A limiter that found a block of a killed process, with what it then wrote.
+fn wary() -> Limiter {
+    let mut limiter = limiter(vec![requests("x", 100, S * 10)]);
+    limiter.restore(&[found(5, None)], S, WALL.plus(S));
+    let bookings = limiter.bookings(S);
+    assert_eq!(bookings.wanted, [BlockRequest { limit: "x".into(), amount: 0 }], "a marker, and no block that nobody asked for");
+    limiter.booked(&bookings, &[BlockId(8)], S, WALL.plus(S));
+    limiter
+}
+
+#[test]
+fn a_limiter_that_found_a_kill_books_what_it_grants_and_has_its_ends_written_at_once() {
+    let mut limiter = wary();
+    assert_eq!(limiter.news_due(), None);
+    assert_eq!(limiter.acquire(S * 5, Class::Live, "/tasks"), Decision::NeedsBlock);
+    assert_eq!(limiter.bookings(S * 5).wanted, [BlockRequest { limit: "x".into(), amount: 1 }]);
+    let id = granted(&mut limiter, S * 5, Class::Live);
+    settle(&mut limiter, id, S * 7);
+    let due = S * 7 + S / 100;
+    assert_eq!(limiter.news_due(), Some(due), "after 6 s of life, 10 s / 60 s of a hundredth of it");
+    let bookings = limiter.bookings(due);
+    assert_eq!((bookings.wanted.len(), bookings.finished.len()), (0, 1));
+    limiter.booked(&bookings, &[], due, WALL.plus(due));
+    assert_eq!(limiter.news_due(), None);
+}
+
+#[test]
+fn blocks_grow_with_the_age_of_a_process_that_found_a_kill_until_it_forgets_it() {
+    let mut limiter = wary();
+    let sizes = [60, 141, 300, 400].map(|second| {
+        while limiter.acquire(S * second, Class::Live, "/tasks") != Decision::NeedsBlock {}
+        let bookings = limiter.bookings(S * second);
+        limiter.booked(&bookings, &[BlockId(i64::from(second)), BlockId(9)], S * second, WALL.plus(S * second));
+        (bookings.wanted.first().map(|block| block.amount), bookings.expired.contains(&BlockId(8)))
+    });
+    assert_eq!(sizes, [(Some(1), false), (Some(2), false), (Some(4), false), (Some(5), true)], "and then the marker goes");
+}
+
+#[test]
+fn a_killed_process_that_wrote_every_end_leaves_a_marker_and_an_orderly_one_leaves_nothing() {
+    let marker = StoredBlock { id: BlockId(8), limit: "x".into(), amount: 0, finished_at: None };
+    let mut again = limiter(vec![requests("x", 100, S * 10)]);
+    again.restore(std::slice::from_ref(&marker), S, WALL);
+    assert_eq!(again.acquire(S, Class::Live, "/tasks"), Decision::NeedsBlock);
+    assert_eq!(again.bookings(S).wanted, [BlockRequest { limit: "x".into(), amount: 1 }], "wary again, with the same marker");
+    assert_eq!(again.close(S).expired, [BlockId(8)]);
+    let mut calm = limiter(vec![requests("x", 100, S * 10)]);
+    let id = granted(&mut calm, S, Class::Live);
+    settle(&mut calm, id, S * 2);
+    let closed = calm.close(S * 2);
+    assert_eq!((closed.wanted.len(), closed.finished.len()), (0, 1), "what was left of its block is given up");
+}
+
+#[test]
+fn an_unused_permit_comes_back_whole_and_at_once() {
+    let mut limiter = limiter(vec![requests("x", 1, S * 10)]);
+    let id = granted(&mut limiter, S, Class::Live);
+    assert!(limiter.unused(id, S * 2, WALL));
+    granted(&mut limiter, S * 2, Class::Live);
+}
+
 #[test]
 fn a_second_start_does_not_count_an_old_block_anew() {
     let mut again = limiter(vec![requests("x", 100, S * 10)]);

@@ -9,6 +9,7 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use crate::support::Process;
 
 mod aborts;
+mod limiter;
 mod story;
 mod unknown_outcomes;
 

@@ -68,6 +68,7 @@ async fn nothing_grows(database: Database) {
         store: "",
         tables: RETENTION,
         sandbox: ["--retries", "1000", "--retries-over-ms", "1000000"].map(str::to_owned).to_vec(),
+        ..Setup::default()
     };
     let mut universe = Universe::started(database, &setup).await;
     let created = universe.verb(&["hooks", "create", "pmp"]);

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::eventually;
 use super::process::{INSTEP, Process};
+use super::{Setup, eventually};
 
 /// Limits so high that tests are not slowed down; the sandbox's own are tested elsewhere.
-const UNLIMITED: [&str; 8] = [
+pub(crate) const UNLIMITED: [&str; 8] = [
     "--token-requests",
     "1000000",
     "--organization-requests",
@@ -32,11 +32,11 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts one with about so many records.
-    pub(crate) fn start(folder: &Path, entities: u64, arguments: &[String], client: reqwest::Client) -> Self {
+    /// Starts one as the setup wants it.
+    pub(crate) fn start(folder: &Path, setup: &Setup, client: reqwest::Client) -> Self {
         let mut command = Command::new(INSTEP);
-        command.args(["sandbox", "productive", "--port", "0", "--entities", &entities.to_string()]);
-        command.args(UNLIMITED).args(arguments).stdout(Stdio::piped());
+        command.args(["sandbox", "productive", "--port", "0", "--entities", &setup.entities.to_string()]);
+        command.args(setup.limits).args(&setup.sandbox).stdout(Stdio::piped());
         let mut process = Process::start(&mut command, &folder.join("sandbox.log"));
         let mut url = String::new();
         let stdout = process.stdout().expect("it was piped");

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::process::{INSTEP, Process, free_port};
+use super::sandbox::UNLIMITED;
 use super::{Database, Sandbox, eventually};
 
 /// The signature token of the deliveries that tests send themselves.
@@ -32,12 +33,25 @@ pub(crate) struct Setup {
     pub(crate) tables: &'static str,
     /// Further arguments of the sandbox.
     pub(crate) sandbox: Vec<String>,
+    /// The upstream's limits, as arguments of the sandbox; the vendor's where it is empty.
+    pub(crate) limits: &'static [&'static str],
+    /// What the daemon knows of them: lines of the source.
+    pub(crate) quota: &'static str,
 }
 
 impl Default for Setup {
     /// Tasks alone, learned by deliveries alone: no passes after the first, no feeds.
     fn default() -> Self {
-        Self { entities: 600, resources: vec![("tasks", "")], source: DELIVERIES_ONLY, store: "", tables: "", sandbox: Vec::new() }
+        Self {
+            entities: 600,
+            resources: vec![("tasks", "")],
+            source: DELIVERIES_ONLY,
+            store: "",
+            tables: "",
+            sandbox: Vec::new(),
+            limits: &UNLIMITED,
+            quota: "quota = [{ requests = 2000, per = \"1s\" }, { concurrent = 8 }]",
+        }
     }
 }
 
@@ -59,7 +73,7 @@ impl Universe {
     /// Starts the upstream and writes the configuration; the daemon is not started.
     pub(crate) fn new(database: Database, setup: &Setup) -> Self {
         let client = client();
-        let sandbox = Sandbox::start(database.folder(), setup.entities, &setup.sandbox, client.clone());
+        let sandbox = Sandbox::start(database.folder(), setup, client.clone());
         let resources = setup.resources.iter().map(|(name, _)| *name).collect();
         let universe = Self { database, sandbox, client, hooks_port: free_port(), admin_port: free_port(), resources, daemon: None };
         std::fs::write(universe.folder("token"), "read").expect("our own folder");
@@ -93,11 +107,12 @@ impl Universe {
             text,
             "[sources.pmp]\nkind = \"productive\"\norganization = 435\nurl = {:?}\ntoken = {{ file = {token:?} }}\n\
              manage_token = {{ file = {token:?} }}\nsecrets = [{{ file = {:?} }}]\npublic_url = \"http://127.0.0.1:{}\"\n\
-             quota = [{{ requests = 2000, per = \"1s\" }}, {{ concurrent = 8 }}]\nexclude = []\nlinger = \"50ms\"\n\
-             read_lag = \"0s\"\nlist_lag = \"0s\"\nfeed_poll = \"1s\"\n{}\n[sources.pmp.resources]\n",
+             exclude = []\nlinger = \"50ms\"\n\
+             read_lag = \"0s\"\nlist_lag = \"0s\"\nfeed_poll = \"1s\"\n{}\n{}\n[sources.pmp.resources]\n",
             self.sandbox.url,
             self.folder("hook-token"),
             self.hooks_port,
+            setup.quota,
             setup.source,
             token = self.folder("token"),
         );

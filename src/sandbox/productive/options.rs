@@ -162,6 +162,12 @@ pub struct Faults {
     /// Share of requests answered 500, 502 or 503
     #[arg(long, default_value_t = 0.0)]
     pub upstream_5xx: f64,
+    /// Share of requests that wait before they are looked at and counted
+    #[arg(long, default_value_t = 0.0)]
+    pub queued: f64,
+    /// The longest such wait in milliseconds
+    #[arg(long, default_value_t = 1_000)]
+    pub queue_max_ms: u64,
     /// Share of requests that hang
     #[arg(long, default_value_t = 0.0)]
     pub timeouts: f64,
@@ -197,6 +203,8 @@ impl Default for Faults {
             hooks_delay_max_ms: 2_000,
             hooks_reordered: 0.0,
             upstream_5xx: 0.0,
+            queued: 0.0,
+            queue_max_ms: 1_000,
             timeouts: 0.0,
             timeout_hang_ms: 30_000,
             truncated: 0.0,
@@ -218,6 +226,7 @@ impl Faults {
             ("hooks_delayed", self.hooks_delayed),
             ("hooks_reordered", self.hooks_reordered),
             ("upstream_5xx", self.upstream_5xx),
+            ("queued", self.queued),
             ("timeouts", self.timeouts),
             ("truncated", self.truncated),
             ("inject_429", self.inject_429),

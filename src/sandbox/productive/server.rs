@@ -143,11 +143,23 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     if call.observer {
         return Ok(respond(answer(&state, &call).unwrap_or_else(Answer::from)));
     }
-    Ok(served(&state, &call).await)
+    // A server does not notice that its client has gone: what it has read it works off.
+    let running = Arc::clone(&state);
+    let served = state.tasks.spawn(async move { running.stop.run_until_cancelled(served(&running, &call)).await });
+    let stopped = || respond(Answer::from(Refusal::new(503, "Service Unavailable", "The server stops")));
+    Ok(served.await.ok().flatten().unwrap_or_else(stopped))
 }
 
 /// One request of a client: admitted or refused, disturbed, answered, booked and counted.
 async fn served(state: &Arc<State>, call: &Call) -> Response<Body> {
+    let queued = {
+        let mut inner = state.inner();
+        let (share, longest_ms) = (inner.injector.faults.queued, inner.injector.faults.queue_max_ms);
+        inner.injector.draw("queued", share).map(|random| random % longest_ms.saturating_add(1))
+    };
+    if let Some(queued_ms) = queued {
+        tokio::time::sleep(Duration::from_millis(queued_ms)).await;
+    }
     let begin = state.clock.monotonic();
     let token = call.header("x-auth-token").to_owned();
     let verdict = admit(state, call, &token);

@@ -164,3 +164,18 @@ async fn deliveries_are_lost_duplicated_and_delayed() {
     }
     assert_eq!(deliveries["2xx"], received);
 }
+
+#[tokio::test]
+async fn a_request_that_waits_is_counted_when_it_is_looked_at_even_if_its_sender_has_gone() {
+    let faults = Faults { queued: 1.0, queue_max_ms: 400, ..Faults::default() };
+    let bench = Bench::new(Options { faults, ..unlimited() }).await;
+    let url = format!("{}/api/v2/workflows", bench.sandbox.url());
+    let request = bench.client.get(url).header("x-auth-token", "gone").header("x-organization-id", "435");
+    assert!(request.timeout(Duration::from_millis(30)).send().await.is_err() || bench.report().await["tokens"]["gone"] == 1);
+    let counted = async {
+        while bench.report().await["tokens"]["gone"] != 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, counted).await.expect("it is looked at in the end");
+}
