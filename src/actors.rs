@@ -31,7 +31,7 @@ use crate::daemon::Sockets;
 use crate::http::{admin as admin_routes, edge, hooks};
 use crate::report::Reporter;
 use crate::store::RetentionOptions;
-use crate::supervision::{ChildSpec, Meltdown, Policy, Roster, Tree, supervisor};
+use crate::supervision::{ChildSpec, Life, Meltdown, Policy, Roster, Tree, supervisor};
 
 pub mod answers;
 pub mod ask;
@@ -146,6 +146,11 @@ impl Plan {
             reporter,
             sources,
         })
+    }
+
+    /// The watchdog feeds nobody while the root is silent.
+    pub fn watch_root(&self, life: &Arc<Life>) {
+        self.critical.watch_life("root", life);
     }
 
     /// The tree as data: children in their order of start.

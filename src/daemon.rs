@@ -19,7 +19,7 @@ use crate::config::{Config, SecretError};
 use crate::report::{GapOpened, Reporter};
 use crate::service;
 use crate::store::{self, Kind, Store};
-use crate::supervision::{Context, Ended, run_root};
+use crate::supervision::{Context, Ended, SUPERVISOR_BUDGET, run_root};
 
 mod sources;
 
@@ -90,6 +90,8 @@ pub struct Daemon {
     stop: CancellationToken,
     fatal: CancellationToken,
     root: JoinHandle<Result<Ended, String>>,
+    /// How the tree ended, once it has: it can be waited for only once.
+    outcome: Option<Outcome>,
 }
 
 impl Daemon {
@@ -113,22 +115,27 @@ impl Daemon {
         let (hooks, admin) = (sockets.hooks.local_addr()?, sockets.admin.local_addr()?);
         let fatal = CancellationToken::new();
         let plan = actors::Plan::new(config, sockets, process, sources.clone(), fatal.clone()).map_err(StartError::Tree)?;
-        let cx = Context::new("root", clock, stop.clone());
+        let cx = Context::new("root", clock, SUPERVISOR_BUDGET, stop.clone());
+        plan.watch_root(&cx.life);
         #[expect(clippy::disallowed_methods, reason = "the root of the supervision tree has no supervisor but the process")]
         let root = tokio::spawn(async move { run_root(plan.tree(), cx).await.map_err(|error| error.to_string()) });
-        Ok(Self { hooks, admin, sources, store, stop, fatal, root })
+        Ok(Self { hooks, admin, sources, store, stop, fatal, root, outcome: None })
     }
 
     /// Waits until the daemon ends by itself or is stopped.
     pub async fn ended(&mut self) -> Outcome {
+        if let Some(outcome) = self.outcome {
+            return outcome;
+        }
         let ended = tokio::select! {
             ended = &mut self.root => ended,
             () = self.fatal.cancelled() => return Outcome::Failed,
         };
-        match ended {
+        let outcome = match ended {
             Ok(Ok(Ended::Stopped)) => Outcome::Stopped,
             Ok(Ok(Ended::Escalated) | Err(_)) | Err(_) => Outcome::Failed,
-        }
+        };
+        *self.outcome.insert(outcome)
     }
 
     /// Stops it in order and closes the store. A daemon that failed is closed all the same.

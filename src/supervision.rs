@@ -27,7 +27,7 @@ use crate::retry::RetryPolicy;
 mod supervisor;
 mod work;
 
-pub use supervisor::{Ended, Tree, run_root, supervisor};
+pub use supervisor::{Ended, SUPERVISOR_BUDGET, Tree, run_root, supervisor};
 pub use work::{Rest, Waker, Work, worker};
 
 /// A broken invariant. An actor that meets one dies of it and is restarted; expected failures are data.
@@ -56,8 +56,18 @@ pub struct ChildSpec {
     pub meltdown: Meltdown,
     /// How long an ordered stop may take before it is killed.
     pub stop_deadline: Duration,
+    /// How long a step of it may take that announces nothing else: a hang is found after this.
+    pub step_budget: Duration,
     /// Its own children, where it is a supervisor: the tree can be looked at without being started.
     pub children: Vec<ChildSpec>,
+}
+
+impl ChildSpec {
+    /// The same child with a budget of its own, where the bound of its work is known.
+    #[must_use]
+    pub fn with_step_budget(self, step_budget: Duration) -> Self {
+        Self { step_budget, ..self }
+    }
 }
 
 impl std::fmt::Debug for ChildSpec {
@@ -99,6 +109,8 @@ pub struct Context {
     pub path: Arc<str>,
     /// Its sign of life.
     pub life: Arc<Life>,
+    /// How long a step may take that announces nothing else.
+    pub step_budget: Duration,
     /// Cancelled when an ordered stop begins: end bounded waits, finish what is in hand.
     pub stopping: CancellationToken,
 }
@@ -106,8 +118,8 @@ pub struct Context {
 impl Context {
     /// What a new incarnation is given.
     #[must_use]
-    pub fn new(path: &str, clock: Clock, stopping: CancellationToken) -> Self {
-        Self { path: path.into(), life: Arc::new(Life::new(clock)), stopping }
+    pub fn new(path: &str, clock: Clock, step_budget: Duration, stopping: CancellationToken) -> Self {
+        Self { path: path.into(), life: Arc::new(Life::new(clock)), step_budget, stopping }
     }
 
     /// The actor's fail points: `start` and `step`.
@@ -119,18 +131,26 @@ impl Context {
     }
 }
 
-/// Sign of life: an actor says how long it may be silent before every bounded wait. Waiting before its deadline is alive.
+/// A step without a budget of its own may take this long: longer than any single bounded wait.
+pub const STEP_BUDGET: Duration = Duration::from_secs(120);
+/// A task that waits is woken every second; one that is not polled for this long has blocked its thread, whatever it announced.
+/// Longer than any pure code of ours works on the largest answer.
+const PULSE_BUDGET: Duration = Duration::from_secs(5);
+
+/// Sign of life: an actor says how long it may be silent before every bounded wait. Waiting before its deadline is alive, as long
+/// as its pulse beats: a blocked thread announces nothing, and is found sooner than any wait may last.
 #[derive(Debug)]
 pub struct Life {
     clock: Clock,
     silent_until_ms: AtomicU64,
+    pulse_until_ms: AtomicU64,
 }
 
 impl Life {
     /// Alive for a minute, which is the budget of a start.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        let life = Self { clock, silent_until_ms: AtomicU64::new(0) };
+        let life = Self { clock, silent_until_ms: AtomicU64::new(0), pulse_until_ms: AtomicU64::new(u64::MAX) };
         life.allow(Duration::from_secs(60));
         life
     }
@@ -141,11 +161,22 @@ impl Life {
         self.silent_until_ms.store(millis(until), Ordering::Relaxed);
     }
 
+    /// The actor's task is at work and not blocked; to be repeated every second.
+    pub fn beat(&self) {
+        let until = self.clock.monotonic().saturating_add(PULSE_BUDGET);
+        self.pulse_until_ms.store(millis(until), Ordering::Relaxed);
+    }
+
+    /// The actor's task has nothing to do, so nobody expects a pulse.
+    pub fn rest(&self) {
+        self.pulse_until_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// How long the actor has been silent beyond what it announced; zero while it is alive.
     #[must_use]
     pub fn overdue(&self) -> Duration {
-        let until = Duration::from_millis(self.silent_until_ms.load(Ordering::Relaxed));
-        self.clock.monotonic().saturating_sub(until)
+        let (silent, pulse) = (self.silent_until_ms.load(Ordering::Relaxed), self.pulse_until_ms.load(Ordering::Relaxed));
+        self.clock.monotonic().saturating_sub(Duration::from_millis(silent.min(pulse)))
     }
 }
 
@@ -188,6 +219,21 @@ impl Roster {
 
     fn set(&self, path: &str, standing: Standing) {
         self.standings.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), standing);
+    }
+
+    /// What is known of an actor from before its supervisor began.
+    fn get(&self, path: &str) -> Option<Standing> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+
+    /// Who stood below a supervisor that ended runs no longer.
+    fn ended_below(&self, path: &str) {
+        let below = format!("{path}/");
+        let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, standing) in standings.range_mut(below.clone()..).take_while(|(path, _)| path.starts_with(&below)) {
+            standing.state = "stopped";
+            standing.next_start_ms = None;
+        }
     }
 
     fn count_unkillable(&self, change: isize) {

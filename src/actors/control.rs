@@ -16,7 +16,7 @@ use crate::model::ordering::{By, Observation, decide};
 use crate::model::{Delivery, DeliveryId, Event, HookRequest, Operation};
 use crate::quota::Class;
 use crate::store::{self, Fence};
-use crate::supervision::Context;
+use crate::supervision::{Context, STEP_BUDGET};
 
 impl Control for Desk {
     fn control(&self, verb: String, request: Value) -> BoxFuture<'_, Result<Value, ControlError>> {
@@ -36,7 +36,7 @@ impl Control for Desk {
 
 impl Desk {
     fn context(&self) -> Context {
-        Context::new("control", self.clock, CancellationToken::new())
+        Context::new("control", self.clock, STEP_BUDGET, CancellationToken::new())
     }
 
     async fn hooks(&self, source: &Source, request: &Value) -> Result<Value, ControlError> {

@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A lost store is looked for this often.
 const LOST_RETRY: Duration = Duration::from_millis(500);
 
+/// One transaction of the store, which ends within 15 s; each of several is announced.
+const STEP_BUDGET: Duration = Duration::from_secs(20);
+
 /// Whether the store can commit, as its writers last saw it.
 #[derive(Clone, Debug, Default)]
 pub struct StoreHealth {
@@ -168,10 +171,8 @@ pub struct Options {
 /// The child spec.
 pub fn spec(options: Options) -> ChildSpec {
     let waker = options.journal.waker.clone();
-    worker("journal", Meltdown::Escalate, Duration::from_secs(5), waker, move || Writer {
-        options: options.clone(),
-        beat_at: Duration::ZERO,
-    })
+    let make = move || Writer { options: options.clone(), beat_at: Duration::ZERO };
+    worker("journal", Meltdown::Escalate, Duration::from_secs(5), waker, make).with_step_budget(STEP_BUDGET)
 }
 
 struct Writer {
@@ -181,7 +182,7 @@ struct Writer {
 }
 
 impl Work for Writer {
-    async fn step(&mut self, _: &Context) -> Result<Rest, Bug> {
+    async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
         let batch = self.options.journal.take();
         if !batch.is_empty() {
             self.commit(batch).await;
@@ -191,14 +192,14 @@ impl Work for Writer {
         let now = self.options.clock.monotonic();
         let is_lost = self.options.journal.health.is_lost();
         if is_lost || now.saturating_sub(self.beat_at) >= HEARTBEAT || self.options.answers.waits() {
-            self.beat().await;
+            self.beat(cx).await;
         } else if let Err(error) = self.options.store.ping().await {
             self.failed(&error);
         }
         Ok(Rest::For(if self.options.journal.health.is_lost() { LOST_RETRY } else { LOOK_EVERY }))
     }
 
-    async fn finish(&mut self, _: &Context) {
+    async fn finish(&mut self, cx: &Context) {
         loop {
             let batch = self.options.journal.take();
             if batch.is_empty() {
@@ -206,7 +207,7 @@ impl Work for Writer {
             }
             self.commit(batch).await;
         }
-        self.beat().await;
+        self.beat(cx).await;
     }
 }
 
@@ -245,9 +246,9 @@ impl Writer {
     }
 
     /// An empty commit, with the counts of answers in it.
-    async fn beat(&mut self) {
+    async fn beat(&mut self, cx: &Context) {
         let counts = self.options.answers.take();
-        match self.write_counts(&counts).await {
+        match self.write_counts(cx, &counts).await {
             Ok(()) => {
                 self.beat_at = self.options.clock.monotonic();
                 self.options.journal.health.saw(None, &self.options.reporter);
@@ -260,7 +261,7 @@ impl Writer {
     }
 
     /// Counts, gaps, heartbeat. A failure half-way counts some answers twice rather than none.
-    async fn write_counts(&self, counts: &[(AnswerCount, Option<&'static str>)]) -> Result<(), crate::store::Error> {
+    async fn write_counts(&self, cx: &Context, counts: &[(AnswerCount, Option<&'static str>)]) -> Result<(), crate::store::Error> {
         let store = &self.options.store;
         if !counts.is_empty() {
             let rows: Vec<AnswerCount> = counts.iter().map(|(count, _)| count.clone()).collect();
@@ -268,10 +269,12 @@ impl Writer {
         }
         for (count, cause) in counts {
             if let Some(cause) = cause {
+                cx.life.allow(cx.step_budget);
                 store.extend_gap(&count.source, cause, count.at, Some(self.options.clock.now())).await?;
                 self.options.reporter.emit(GapOpened { source: count.source.to_string(), cause: (*cause).to_owned() });
             }
         }
+        cx.life.allow(cx.step_budget);
         store.heartbeat().await
     }
 

@@ -32,6 +32,9 @@ const GONE_PAUSE: Duration = Duration::from_millis(500);
 /// The limiter looks at least this often, whatever it waits for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// One transaction of the store ends within 15 s; between messages it rests for [`LOOK_EVERY`] at most.
+const STEP_BUDGET: Duration = Duration::from_secs(20);
+
 /// What the actor is made of.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -199,6 +202,7 @@ pub fn spec(options: Options, handle: Handle) -> ChildSpec {
         id: "limiter".to_owned(),
         meltdown: Meltdown::Escalate,
         stop_deadline: Duration::from_secs(2),
+        step_budget: STEP_BUDGET,
         children: Vec::new(),
         start: Arc::new(move |supervisor, cx| {
             let arguments = (options.clone(), handle.clone(), cx);
@@ -240,7 +244,7 @@ impl Actor for LimiterActor {
     }
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
-        state.cx.life.allow(Duration::from_secs(60));
+        state.cx.life.allow(state.cx.step_budget);
         state.cx.reach("step").await?;
         match message {
             Message::Acquire { class, endpoint, reply } => {
@@ -316,6 +320,7 @@ impl State {
                     index += 1;
                 }
                 Step::Book => {
+                    self.cx.life.allow(self.cx.step_budget);
                     if !self.book().await {
                         return now + BOOKING_RETRY;
                     }

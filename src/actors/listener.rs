@@ -12,7 +12,7 @@ use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, w
 
 /// After the drain, deliveries without a caller get this long to be stored.
 const SETTLE: Duration = Duration::from_secs(2);
-/// The accept loop shows itself every second.
+/// The accept loop shows itself every second, and does nothing that could take longer.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// What the actor is made of.
@@ -35,7 +35,7 @@ pub struct Options {
 /// The child spec. The stop deadline covers the drain.
 pub fn spec(options: Options) -> ChildSpec {
     let deadline = options.edge.drain_deadline + SETTLE + Duration::from_secs(2);
-    worker(options.id, options.meltdown, deadline, Waker::default(), move || Socket { options: options.clone() })
+    worker(options.id, options.meltdown, deadline, Waker::default(), move || Socket { options: options.clone() }).with_step_budget(SILENCE)
 }
 
 struct Socket {

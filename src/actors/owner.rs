@@ -18,6 +18,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// After somebody else took the source.
 const FENCED_PAUSE: Duration = Duration::from_secs(30);
 
+/// One claim, a transaction of the store, which ends within 15 s.
+const STEP_BUDGET: Duration = Duration::from_secs(20);
+
 /// The child spec. `owner` names this process for people.
 pub fn spec(source: Arc<Source>, owner: String) -> ChildSpec {
     worker("owner", Meltdown::Park, Duration::from_secs(2), Waker::default(), move || Owner {
@@ -25,6 +28,7 @@ pub fn spec(source: Arc<Source>, owner: String) -> ChildSpec {
         owner: owner.clone(),
         had: false,
     })
+    .with_step_budget(STEP_BUDGET)
 }
 
 struct Owner {

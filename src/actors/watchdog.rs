@@ -1,7 +1,8 @@
 //! `watchdog`: feeds systemd's watchdog while the critical actors live.
 //!
-//! The ping depends on journal and listener only: a source that hangs is its supervisor's affair. It is withheld when killed
-//! actors did not end (their threads are blocked, which only a new process mends) more than a few times.
+//! The ping depends on root, journal and listener only: a source that hangs is its supervisor's affair. A killed incarnation of
+//! theirs that does not end counts as silent for as long as it lasts: its thread is blocked, and may hold what its successor needs.
+//! Of others one thread may be blocked; more would leave the runtime none.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -11,12 +12,14 @@ use std::time::Duration;
 use crate::service;
 use crate::supervision::{Bug, ChildSpec, Context, Life, Meltdown, Rest, Roster, Waker, Work, worker};
 
-/// Blocked threads beyond which the process should be replaced.
-const UNKILLABLE_MAX: usize = 3;
+/// Blocked threads beyond which the process should be replaced: the runtime has two.
+const UNKILLABLE_MAX: usize = 1;
+/// A ping is a datagram to a local socket.
+const STEP_BUDGET: Duration = Duration::from_secs(2);
 /// Without systemd the watchdog looks this often, for nobody.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Signs of life of the critical actors; each incarnation puts its own in.
+/// Signs of life of the critical actors; each incarnation puts its own in, and those of earlier ones stay while they last.
 #[derive(Clone, Debug, Default)]
 pub struct Critical(Arc<Mutex<Lives>>);
 
@@ -30,19 +33,34 @@ impl Critical {
         let (list, start, id) = (Arc::clone(&self.0), Arc::clone(&spec.start), spec.id.clone());
         let start: crate::supervision::Start = Arc::new(move |supervisor, cx| {
             let mut lives = list.lock().unwrap_or_else(PoisonError::into_inner);
-            lives.retain(|(known, _)| *known != id);
-            lives.push((id.clone(), Arc::clone(&cx.life)));
+            put(&mut lives, &id, &cx.life);
             start(supervisor, cx)
         });
         ChildSpec { start, ..spec }
+    }
+
+    /// Keeps the sign of life of an actor that has no spec: the root.
+    pub fn watch_life(&self, id: &str, life: &Arc<Life>) {
+        put(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), id, life);
     }
 
     /// Who has been silent for longer than announced.
     #[must_use]
     pub fn silent(&self) -> Vec<String> {
         let lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lives.iter().filter(|(_, life)| !life.overdue().is_zero()).map(|(id, _)| id.clone()).collect()
+        let is_newest = |at: usize, id: &String| lives[at + 1..].iter().all(|(later, _)| later != id);
+        let silent = lives.iter().enumerate().filter(|(at, (id, life))| {
+            let is_there = is_newest(*at, id) || Arc::strong_count(life) > 1;
+            is_there && !life.overdue().is_zero()
+        });
+        silent.map(|(_, (id, _))| id.clone()).collect()
     }
+}
+
+fn put(lives: &mut Lives, id: &str, life: &Arc<Life>) {
+    // An incarnation that has ended has dropped its sign of life; here is then the only one left.
+    lives.retain(|(known, life)| known != id || Arc::strong_count(life) > 1);
+    lives.push((id.to_owned(), Arc::clone(life)));
 }
 
 /// The child spec.
@@ -51,6 +69,7 @@ pub fn spec(critical: Critical, roster: Roster) -> ChildSpec {
         critical: critical.clone(),
         roster: roster.clone(),
     })
+    .with_step_budget(STEP_BUDGET)
 }
 
 struct Watchdog {
@@ -64,5 +83,10 @@ impl Work for Watchdog {
             service::watchdog();
         }
         Ok(Rest::For(service::watchdog_interval().unwrap_or(IDLE)))
+    }
+
+    /// Nobody pings from now on, also where a meltdown stops everything: systemd gives a stop its own time.
+    async fn finish(&mut self, _: &Context) {
+        service::stopping("stopping");
     }
 }

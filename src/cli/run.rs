@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,9 @@ pub struct Args {
 /// Threads of the runtime: the daemon waits for network and disk, not for the processor.
 const WORKERS: usize = 2;
 
+/// How long nobody may look at timers and sockets because a thread is blocked.
+const NUDGE_EVERY: Duration = Duration::from_millis(500);
+
 /// Runs the daemon until it is told to stop.
 pub fn run(args: &Args) -> ExitCode {
     let config = match Config::load(&args.config) {
@@ -48,10 +52,27 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(sockets) => sockets,
         Err(error) => return complain(EX_UNAVAILABLE, error),
     };
-    match runtime(WORKERS) {
-        Ok(runtime) => runtime.block_on(serve(&config, sockets)),
-        Err(error) => complain(EX_SOFTWARE, error),
-    }
+    let runtime = match runtime(WORKERS) {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(EX_SOFTWARE, error),
+    };
+    nudge(runtime.handle().clone());
+    let code = runtime.block_on(serve(&config, sockets));
+    // A thread that is blocked would be waited for without end.
+    runtime.shutdown_background();
+    code
+}
+
+/// Wakes a resting worker from outside again and again. A worker that was woken by a timer or a socket and then blocks its thread
+/// leaves nobody to look at timers and sockets, until something that is neither wakes the other one.
+fn nudge(handle: tokio::runtime::Handle) {
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(NUDGE_EVERY);
+            #[expect(clippy::disallowed_methods, reason = "it has nothing to do, so there is nothing to supervise")]
+            handle.spawn(async {});
+        }
+    });
 }
 
 /// Bound before anything else, so that what arrives while we start waits in the kernel's queue.

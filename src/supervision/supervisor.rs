@@ -14,6 +14,10 @@ use crate::report::{ActorKilled, ActorParked, ActorRestarted, ActorStarted, Repo
 
 /// How often children's signs of life are looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// A look that comes later than this tells of a process or machine that stood still, and nothing of who was silent meanwhile.
+const CHECK_LATE: Duration = Duration::from_secs(3);
+/// A supervisor starts children, which is quick, and looks at them every second; before it stops them it says how long that may take.
+pub const SUPERVISOR_BUDGET: Duration = Duration::from_secs(5);
 /// A killed actor that has not ended after this has its thread blocked.
 const KILL_GRACE: Duration = Duration::from_secs(10);
 
@@ -34,13 +38,20 @@ pub struct Tree {
     pub clock: Clock,
 }
 
+impl Tree {
+    /// How long its ordered stop may take.
+    fn stop_deadline(&self) -> Duration {
+        self.children.iter().map(|child| child.stop_deadline).sum::<Duration>() + Duration::from_secs(1)
+    }
+}
+
 /// The child spec of a whole subtree.
 pub fn supervisor(id: impl Into<String>, meltdown: Meltdown, tree: Tree) -> ChildSpec {
-    let stop_deadline = tree.children.iter().map(|child| child.stop_deadline).sum::<Duration>() + Duration::from_secs(1);
     ChildSpec {
         id: id.into(),
         meltdown,
-        stop_deadline,
+        stop_deadline: tree.stop_deadline(),
+        step_budget: SUPERVISOR_BUDGET,
         children: tree.children.clone(),
         start: Arc::new(move |parent, cx| {
             let tree = tree.clone();
@@ -70,7 +81,7 @@ pub async fn run_root(tree: Tree, cx: Context) -> Result<Ended, SpawnErr> {
     let stopping = cx.stopping.clone();
     // The root's children are told to stop one after another: what the listener still drains, the journal must still write.
     let cx = Context { stopping: CancellationToken::new(), ..cx };
-    let deadline = tree.children.iter().map(|child| child.stop_deadline).sum::<Duration>() + Duration::from_secs(1);
+    let deadline = tree.stop_deadline();
     let (root, mut ended) = Actor::spawn(None, Supervisor, (tree, cx)).await?;
     tokio::select! {
         _ = &mut ended => return Ok(Ended::Escalated),
@@ -98,6 +109,8 @@ struct State {
     children: Vec<Child>,
     lingering: Vec<(ActorCell, Duration)>,
     counted_unkillable: isize,
+    /// When the children were looked at, in monotonic time.
+    checked_at: Duration,
     check: Option<JoinHandle<()>>,
 }
 
@@ -118,17 +131,19 @@ impl Actor for Supervisor {
 
     async fn pre_start(&self, myself: ActorRef<Message>, (tree, cx): Self::Arguments) -> Result<State, ActorProcessingErr> {
         cx.reach("start").await?;
-        let children = tree.children.iter().cloned().map(Child::new).collect::<Vec<_>>();
+        let known = |spec: &ChildSpec| tree.roster.get(&format!("{}/{}", tree.path, spec.id));
+        let children = tree.children.iter().map(|spec| Child::new(spec.clone(), known(spec))).collect::<Vec<_>>();
         for index in 0..children.len() {
             // One message each, in order: a child's quick start happens inside the handler, and stop can come in between.
             myself.cast(Message::Start(index, 0))?;
         }
         let check = myself.send_interval(CHECK_EVERY, || Message::Check);
-        Ok(State { tree, cx, children, lingering: Vec::new(), counted_unkillable: 0, check: Some(check) })
+        let checked_at = tree.clock.monotonic();
+        Ok(State { tree, cx, children, lingering: Vec::new(), counted_unkillable: 0, checked_at, check: Some(check) })
     }
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
-        state.cx.life.allow(CHECK_EVERY * 30);
+        state.cx.life.allow(state.cx.step_budget);
         state.cx.reach("step").await?;
         match message {
             Message::Start(index, incarnation) => state.start(&myself, index, incarnation).await,
@@ -162,8 +177,10 @@ impl Actor for Supervisor {
 }
 
 impl Child {
-    fn new(spec: ChildSpec) -> Self {
-        Self { spec, running: None, incarnation: 0, failures: VecDeque::new(), restarts: 0, last_failure: None, timer: None }
+    /// `known`: how it stood under an earlier incarnation of its supervisor.
+    fn new(spec: ChildSpec, known: Option<Standing>) -> Self {
+        let (restarts, last_failure) = known.map_or((0, None), |known| (known.restarts, known.last_failure));
+        Self { spec, running: None, incarnation: 0, failures: VecDeque::new(), restarts, last_failure, timer: None }
     }
 
     fn standing(&self, state: &'static str, next_start: Option<Duration>) -> Standing {
@@ -179,7 +196,7 @@ impl State {
             return Ok(());
         }
         let actor = format!("{}/{}", self.tree.path, child.spec.id);
-        let cx = Context::new(&actor, self.tree.clock, stopping);
+        let cx = Context::new(&actor, self.tree.clock, child.spec.step_budget, stopping);
         match (child.spec.start)(myself.get_cell(), cx.clone()).await {
             Ok(cell) => {
                 child.running = Some((cell, cx));
@@ -196,6 +213,7 @@ impl State {
         let now = self.tree.clock.monotonic();
         let policy = self.tree.policy.clone();
         let path = format!("{}/{}", self.tree.path, self.children[index].spec.id);
+        self.tree.roster.ended_below(&path);
         let child = &mut self.children[index];
         child.running = None;
         child.incarnation += 1;
@@ -234,7 +252,11 @@ impl State {
     /// Kills children that were silent longer than they announced.
     async fn check(&mut self, myself: &ActorRef<Message>) -> Result<(), ActorProcessingErr> {
         let now = self.tree.clock.monotonic();
+        let since = now.saturating_sub(std::mem::replace(&mut self.checked_at, now));
         for index in 0..self.children.len() {
+            if since > CHECK_LATE {
+                break;
+            }
             let Some((cell, cx)) = &self.children[index].running else { continue };
             let overdue = cx.life.overdue();
             if overdue.is_zero() {
@@ -260,6 +282,7 @@ impl State {
         if let Some(check) = self.check.take() {
             check.abort();
         }
+        self.cx.life.allow(self.tree.stop_deadline());
         for index in (0..self.children.len()).rev() {
             let child = &mut self.children[index];
             child.incarnation += 1;

@@ -76,7 +76,7 @@ impl Universe {
     }
 
     fn run(&self, tree: Tree) -> tokio::task::JoinHandle<Ended> {
-        let cx = Context::new("root", Clock::system(), self.stopping.clone());
+        let cx = Context::new("root", Clock::system(), SUPERVISOR_BUDGET, self.stopping.clone());
         #[expect(clippy::disallowed_methods, reason = "the test is the process")]
         tokio::spawn(async move { run_root(tree, cx).await.expect("the root starts") })
     }

@@ -1,6 +1,7 @@
 //! Actors that pull: a step at a time, woken by hints that may be lost.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 
-use super::{Bug, ChildSpec, Context, Meltdown};
+use super::{Bug, ChildSpec, Context, Meltdown, STEP_BUDGET};
 
 /// What a worker does after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +34,8 @@ pub trait Work: Send + 'static {
     }
 }
 
-/// A step that says nothing else may take this long before it counts as a hang: longer than any single bounded wait.
-const STEP_BUDGET: Duration = Duration::from_secs(120);
+/// How often a step that waits shows that its thread is not blocked.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// A rest may overrun by this much before it counts as a hang.
 const REST_GRACE: Duration = Duration::from_secs(30);
 
@@ -81,6 +82,7 @@ pub fn worker<W: Work>(
         id: id.into(),
         meltdown,
         stop_deadline,
+        step_budget: STEP_BUDGET,
         children: Vec::new(),
         start: Arc::new(move |supervisor, cx| {
             let (waker, work) = (waker.clone(), make());
@@ -108,6 +110,25 @@ struct State<W> {
     timer: Option<JoinHandle<Result<(), MessagingErr<Step>>>>,
 }
 
+impl<W: Work> State<W> {
+    /// One step, with its pulse.
+    async fn step(&mut self) -> Result<Rest, Bug> {
+        let cx = &self.cx;
+        let mut step = pin!(async {
+            cx.reach("step").await?;
+            self.work.step(cx).await
+        });
+        loop {
+            cx.life.beat();
+            tokio::select! {
+                rest = &mut step => return rest,
+                // A step that lasts is no safer than one that begins.
+                () = tokio::time::sleep(BEAT_EVERY) => cx.reach("step").await?,
+            }
+        }
+    }
+}
+
 impl<W: Work> Actor for Worker<W> {
     type Msg = Step;
     type State = State<W>;
@@ -129,9 +150,10 @@ impl<W: Work> Actor for Worker<W> {
         if state.cx.stopping.is_cancelled() {
             return Ok(());
         }
-        state.cx.life.allow(STEP_BUDGET);
-        state.cx.reach("step").await?;
-        match state.work.step(&state.cx).await? {
+        state.cx.life.allow(state.cx.step_budget);
+        let rest = state.step().await;
+        state.cx.life.rest();
+        match rest? {
             Rest::Again => myself.cast(Step)?,
             Rest::For(span) => {
                 state.cx.life.allow(span.saturating_add(REST_GRACE));

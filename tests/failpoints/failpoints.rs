@@ -12,6 +12,7 @@ mod aborts;
 mod limiter;
 mod story;
 mod unknown_outcomes;
+mod actors;
 
 /// The fail points of a running daemon.
 pub(crate) struct Points {

@@ -218,6 +218,17 @@ impl Universe {
         .await;
     }
 
+    /// Waits until no delivery waits; marks may be open.
+    pub(crate) async fn idle_deliveries(&self) {
+        eventually("no delivery waits", Duration::from_secs(30), async || {
+            match self.database.try_number("select count(*) as n from instep_delivery where state = 'pending'").await? {
+                0 => Ok(()),
+                pending => Err(format!("{pending} deliveries")),
+            }
+        })
+        .await;
+    }
+
     /// What the daemon says of itself.
     pub(crate) async fn status(&self) -> Result<Value, String> {
         let answer = self.client.get(format!("http://127.0.0.1:{}/status", self.admin_port)).send().await;

@@ -17,7 +17,7 @@ use crate::quota::{Concurrency, Expected, Limit, Limits, Shape, Unit};
 use crate::report::Reporter;
 use crate::store::testing::{batch, hint, on_both, read, source as name, tasks, texts};
 use crate::store::{Batch, Store};
-use crate::supervision::{Ended, Policy, Roster, Tree, run_root};
+use crate::supervision::{Ended, Policy, Roster, STEP_BUDGET, Tree, run_root};
 use crate::upstream::testing::{Fake, Told, answer};
 use crate::upstream::{ByteBudget, Options as Bounds, Upstream};
 
@@ -157,7 +157,7 @@ fn run(source: &Arc<Source>) -> (CancellationToken, tokio::task::JoinHandle<Ende
     let (roster, reporter) = (Roster::default(), source.reporter.clone());
     let tree = Tree { path: "root".into(), children, policy, roster, reporter, clock: source.clock };
     let stopping = CancellationToken::new();
-    let cx = Context::new("sync", source.clock, stopping.clone());
+    let cx = Context::new("sync", source.clock, STEP_BUDGET, stopping.clone());
     (stopping, TaskTracker::new().spawn(async move { run_root(tree, cx).await.expect("the root starts") }))
 }
 
