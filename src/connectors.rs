@@ -167,6 +167,15 @@ pub struct Unreadable {
     pub raw: Bytes,
 }
 
+/// Reads one record of a page so that the others do not suffer from it: a panic makes it unreadable.
+///
+/// # Errors
+/// Those of `read`, and `panicked` where it panicked.
+pub fn alone<T>(panicked: impl FnOnce() -> Unreadable, read: impl FnOnce() -> Result<T, Unreadable>) -> Result<T, Unreadable> {
+    // Nothing of what it reads outlives the record.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|_| Err(panicked()))
+}
+
 /// What a list or bulk read answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
@@ -392,4 +401,17 @@ pub trait Connector: Send + Sync + 'static {
     fn create_registration(&self, registration: &Registration, target: &str) -> Request;
     /// Removes one.
     fn delete_registration(&self, id: &str) -> Request;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_panics_is_one_unreadable_record() {
+        let unreadable = || Unreadable { key: None, reason: "the connector panicked on it".to_owned(), raw: Bytes::new() };
+        let read = |number: u8| if number == 2 { panic!("told to") } else { Ok(number) };
+        let page: Vec<_> = (1..=3).map(|number| alone(unreadable, || read(number))).collect();
+        assert_eq!(page, [Ok(1), Err(unreadable()), Ok(3)]);
+    }
 }

@@ -130,7 +130,7 @@ impl Source {
     /// # Errors
     /// [`ReadError`].
     pub fn read_page(&self, spec: &ResourceSpec, by: By, response: &Response) -> Result<Page, ReadError> {
-        guarded(|| self.connector.read(spec, by, response)).unwrap_or(Err(ReadError::Malformed("the connector panicked on it")))
+        guarded("read", || self.connector.read(spec, by, response)).unwrap_or(Err(ReadError::Malformed("the connector panicked on it")))
     }
 
     /// Applies observations of one kind in one or more transactions of a bounded size, and wakes who has new marks.
@@ -212,10 +212,16 @@ fn size(seen: &Observed) -> usize {
     }
 }
 
-/// Runs pure connector code; `None` if it panicked.
-pub fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+/// Runs pure connector code; `None` if it panicked. What is told to fail at the fail point `connector::<what>` panics.
+pub fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Option<T> {
+    let told = || {
+        if failpoint::reach_now("connector", what).is_err() {
+            panic!("told to");
+        }
+        call()
+    };
     // The connector is immutable, so a panic leaves nothing half-done behind.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).ok()
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(told)).ok()
 }
 
 #[cfg(test)]
@@ -224,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_pure_code_is_an_answer() {
-        assert_eq!(guarded(|| 1), Some(1));
-        assert_eq!(guarded(|| -> u8 { panic!("told to") }), None);
+        assert_eq!(guarded("events", || 1), Some(1));
+        assert_eq!(guarded("events", || -> u8 { panic!("told to") }), None);
     }
 }

@@ -78,11 +78,11 @@ impl Desk {
         };
         let now = self.clock.now();
         let secrets: Vec<HookSecret> = self.store.hook_secrets(&source.name).await.map_err(unavailable)?;
-        let verified = guarded(|| source.connector.verify(&hook, &secrets, now).map_err(|refusal| refusal.to_string()));
+        let verified = guarded("verify", || source.connector.verify(&hook, &secrets, now).map_err(|refusal| refusal.to_string()));
         let verified = verified.unwrap_or_else(|| Err("the connector panicked on it".to_owned()));
         let delivery =
             Delivery { id: DeliveryId(Uuid::nil()), source: source.name.clone(), received_at: now, dedupe: String::new(), request: hook };
-        let events = guarded(|| source.connector.events(&delivery));
+        let events = guarded("events", || source.connector.events(&delivery));
         let events = match events {
             Some(Ok(events)) => events,
             Some(Err(unreadable)) => return Ok(json!({ "signature": verdict(&verified), "unreadable": unreadable.reason })),

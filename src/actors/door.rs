@@ -99,7 +99,7 @@ impl HookDoor {
     }
 
     fn check(&self, request: &HookRequest, secrets: &Secrets, now: Timestamp) -> Result<String, Refused> {
-        let verified = guarded(|| self.source.connector.verify(request, &secrets.known, now));
+        let verified = guarded("verify", || self.source.connector.verify(request, &secrets.known, now));
         verified.unwrap_or(Err(Refused::Unsigned)).map(|verified| verified.dedupe)
     }
 }

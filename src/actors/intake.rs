@@ -118,7 +118,7 @@ impl Intake {
 
     fn events(&self, delivery: &Delivery) -> Result<Vec<Event>, Unreadable> {
         let panicked = || Unreadable { key: None, reason: "the connector panicked on it".to_owned(), raw: delivery.request.body.clone() };
-        guarded(|| self.source.connector.events(delivery)).unwrap_or_else(|| Err(panicked()))
+        guarded("events", || self.source.connector.events(delivery)).unwrap_or_else(|| Err(panicked()))
     }
 
     fn report_quarantined(&self, reason: &str) {

@@ -74,7 +74,6 @@ struct Known {
 
 impl Work for Reconciler {
     async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
-        cx.life.allow(LOOK_EVERY * 20);
         let Some(fence) = self.source.fence(&cx.stopping).await else { return Ok(Rest::For(LOOK_EVERY)) };
         match self.next(cx, &fence).await {
             Ok(rest) => Ok(rest),

@@ -62,7 +62,6 @@ struct Sync {
 
 impl Work for Sync {
     async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
-        cx.life.allow(LOOK_EVERY * 10);
         let Some(fence) = self.source.fence(&cx.stopping).await else { return Ok(Rest::For(LOOK_EVERY)) };
         let source = Arc::clone(&self.source);
         let Some(spec) = source.spec(&self.resource) else { return Ok(Rest::For(LOOK_EVERY)) };

@@ -90,3 +90,25 @@ impl Work for Watchdog {
         service::stopping("stopping");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn an_earlier_incarnation_counts_for_as_long_as_it_lasts() {
+        let critical = Critical::default();
+        let (blocked, next) = (Arc::new(Life::new(Clock::system())), Arc::new(Life::new(Clock::system())));
+        critical.watch_life("journal", &blocked);
+        blocked.allow(Duration::ZERO);
+        while blocked.overdue().is_zero() {
+            std::thread::yield_now();
+        }
+        assert_eq!(critical.silent(), ["journal"]);
+        critical.watch_life("journal", &next);
+        assert_eq!(critical.silent(), ["journal"], "its thread is blocked");
+        drop(blocked);
+        assert!(critical.silent().is_empty(), "it has ended");
+    }
+}

@@ -1,4 +1,14 @@
-//! A record's state in canonical form.
+//! A record's state in canonical form, and what has none.
+//!
+//! What is poison is decided here, before a store sees it, so that both stores hold the same (`docs/poison.md` is the table for
+//! people, `tests/it/poison.rs` the one for the machine):
+//!
+//! - *Kept exactly*: numbers as they were written, up to 1,000 bytes and while a 64-bit float holds them finite; strings of any
+//!   length that an answer may have.
+//! - *Kept with a loss*: `\u0000`, lone surrogates and bytes that are no UTF-8 become U+FFFD, and the record is kept as sent beside
+//!   it ([`Document::raw`]).
+//! - *Unreadable*: larger numbers, 128 containers in each other, a name twice (also where it becomes so by a replacement).
+//! - An id that would be longer than 512 bytes, or changed by a replacement, is none: two records would become one.
 
 use sha2::{Digest, Sha256};
 

@@ -101,9 +101,10 @@ text_id!(
 );
 text_id!(
     /// The upstream's identifier of a record: at most 512 bytes (a PostgreSQL btree entry holds 2,704), no control characters.
+    /// U+FFFD stands where something was replaced: two records that the upstream tells apart would become one.
     Key,
     512,
-    |_, c| !c.is_control()
+    |_, c| !c.is_control() && c != '\u{FFFD}'
 );
 
 /// One record within a source.

@@ -236,3 +236,49 @@ async fn a_wake_up_reaches_every_incarnation() {
     universe.stopping.cancel();
     root.await.expect("joined");
 }
+
+#[tokio::test]
+async fn a_parked_child_is_tried_again() {
+    let mut universe = Universe::new();
+    let mut tree = universe.tree(vec![universe.child("bad", Meltdown::Park, vec![Script::Rest, Script::Err, Script::Err, Script::Err])]);
+    tree.policy.park = Duration::from_millis(20);
+    let root = universe.run(tree);
+    for _ in 0..4 {
+        universe.hear("bad step").await;
+    }
+    let standing = universe.roster.snapshot()["root/bad"].clone();
+    assert_eq!((standing.state, standing.restarts), ("running", 3));
+    universe.stopping.cancel();
+    root.await.expect("joined");
+}
+
+#[tokio::test]
+async fn a_restarted_supervisor_knows_how_often_its_children_were() {
+    let mut universe = Universe::new();
+    let child = universe.child("a", Meltdown::Escalate, vec![Script::Rest, Script::Err, Script::Err, Script::Err, Script::Err]);
+    let below = Tree { path: "root/below".into(), ..universe.tree(vec![child]) };
+    let root = universe.run(universe.tree(vec![supervisor("below", Meltdown::Park, below)]));
+    for _ in 0..5 {
+        universe.hear("a step").await;
+    }
+    let standings = universe.roster.snapshot();
+    assert_eq!(standings["root/below"].restarts, 1, "the third failure was one too many");
+    assert_eq!(standings["root/below/a"].restarts, 4, "none of them is forgotten");
+    universe.stopping.cancel();
+    root.await.expect("joined");
+}
+
+#[test]
+fn a_task_that_is_not_polled_is_overdue_whatever_it_announced() {
+    let life = Life::new(Clock::system());
+    life.allow(Duration::from_secs(3600));
+    life.pulse_until_ms.store(0, Ordering::Relaxed);
+    while life.overdue().is_zero() {
+        std::thread::yield_now();
+    }
+    life.beat();
+    assert!(life.overdue().is_zero());
+    life.pulse_until_ms.store(0, Ordering::Relaxed);
+    life.rest();
+    assert!(life.overdue().is_zero(), "nobody expects a pulse of who rests");
+}

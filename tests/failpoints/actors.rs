@@ -39,7 +39,7 @@ const LONG: Faults = Faults {
 };
 
 /// What `/status` says of every actor, by its path.
-async fn actors(universe: &Universe) -> Result<BTreeMap<String, Value>, String> {
+pub(super) async fn actors(universe: &Universe) -> Result<BTreeMap<String, Value>, String> {
     let status = universe.status().await?;
     let actors = status["actors"].as_object().ok_or_else(|| format!("{status}"))?;
     Ok(actors.iter().map(|(path, standing)| (path.clone(), standing.clone())).collect())
@@ -50,7 +50,7 @@ fn restarts(actors: &BTreeMap<String, Value>) -> BTreeMap<String, u64> {
 }
 
 /// A daemon whose fail points can be set, backfilled.
-async fn started(database: Database, setup: &Setup) -> (Universe, Points) {
+pub(super) async fn started(database: Database, setup: &Setup) -> (Universe, Points) {
     let mut universe = Universe::new(database, setup);
     let mut command = with_points(universe.command(), "");
     // No service manager, but the watchdog works at its pace.

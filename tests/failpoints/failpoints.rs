@@ -13,6 +13,7 @@ mod limiter;
 mod story;
 mod unknown_outcomes;
 mod actors;
+mod panics;
 
 /// The fail points of a running daemon.
 pub(crate) struct Points {

@@ -123,7 +123,10 @@ async fn every_actor_has_a_card_that_is_true() {
             true => format!("stop deadline {} s", spec.stop_deadline.as_secs()),
             false => "stop deadline the sum of its children's and 1 s".to_owned(),
         };
-        assert!(field(card, "Start and stop").contains(&deadline), "{name}: {deadline}");
+        let budget = format!("step budget {} s.", spec.step_budget.as_secs());
+        for text in [deadline, budget] {
+            assert!(field(card, "Start and stop").contains(&text), "{name}: {text}");
+        }
     }
 }
 

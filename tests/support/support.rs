@@ -16,12 +16,14 @@ pub(crate) mod load;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod sandbox;
+pub(crate) mod splice;
 pub(crate) mod universe;
 
 pub(crate) use database::{Database, Engine};
 pub(crate) use load::Load;
 pub(crate) use process::Process;
 pub(crate) use sandbox::Sandbox;
+pub(crate) use splice::Splice;
 pub(crate) use universe::{Setup, Universe};
 
 /// How often a condition is looked at again.

@@ -237,7 +237,7 @@ impl Universe {
     }
 
     /// Sends a delivery with a right signature; the answer's status, or why there was none.
-    pub(crate) async fn deliver(&self, route: &str, body: &str) -> Result<u16, String> {
+    pub(crate) async fn deliver(&self, route: &str, body: impl AsRef<[u8]>) -> Result<u16, String> {
         deliver(&self.client, self.hooks_port, route, body).await
     }
 
@@ -306,18 +306,19 @@ pub(crate) fn client() -> reqwest::Client {
 }
 
 /// Sends a delivery with a right signature.
-pub(crate) async fn deliver(client: &reqwest::Client, port: u16, route: &str, body: &str) -> Result<u16, String> {
-    let url = format!("http://127.0.0.1:{port}/hooks/pmp/{route}");
-    let request = client.post(url).header("content-type", "application/json").header("productive-signature", signature(TOKEN, body));
-    let answer = request.body(body.to_owned()).send().await.map_err(|error| error.to_string())?;
+pub(crate) async fn deliver(client: &reqwest::Client, port: u16, route: &str, body: impl AsRef<[u8]>) -> Result<u16, String> {
+    let (url, body) = (format!("http://127.0.0.1:{port}/hooks/pmp/{route}"), body.as_ref().to_vec());
+    let request = client.post(url).header("content-type", "application/json").header("productive-signature", signature(TOKEN, &body));
+    let answer = request.body(body).send().await.map_err(|error| error.to_string())?;
     Ok(answer.status().as_u16())
 }
 
 /// The vendor's signature, written down here a second time so that a mistake in ours is seen.
-pub(crate) fn signature(token: &str, body: &str) -> String {
+pub(crate) fn signature(token: &str, body: impl AsRef<[u8]>) -> String {
     let seconds = 1_700_000_000;
     let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("keys may have any length");
-    mac.update(format!("{seconds}.{body}").as_bytes());
+    mac.update(format!("{seconds}.").as_bytes());
+    mac.update(body.as_ref());
     let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("t={seconds}, s={hex}")
 }

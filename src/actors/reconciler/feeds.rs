@@ -50,7 +50,7 @@ impl Reconciler {
         let request = source.connector.feed(feed, since, from.cursor.as_deref());
         let answer = source.ask(cx, fence, Class::Incremental, &request).await;
         let read = answer.and_then(|(response, _)| {
-            let page = guarded(|| source.connector.read_feed(feed, &response));
+            let page = guarded("read_feed", || source.connector.read_feed(feed, &response));
             Ok(page.unwrap_or(Err(ReadError::Malformed("the connector panicked on it")))?)
         });
         match read {

@@ -9,7 +9,7 @@ use super::catalog::{HOOK_EVENTS, resource_of_item};
 use super::{Productive, kind};
 use crate::clock::Timestamp;
 use crate::connectors::{
-    FeedPage, FeedRow, FeedSpec, Page, ReadError, Record, Registered, RegistrationError, ResourceSpec, Response, Unreadable,
+    FeedPage, FeedRow, FeedSpec, Page, ReadError, Record, Registered, RegistrationError, ResourceSpec, Response, Unreadable, alone,
 };
 use crate::model::document::{Json, Parsed, Shape, decode, raw_at, split_records};
 use crate::model::ordering::By;
@@ -37,11 +37,17 @@ pub(super) fn page(productive: &Productive, resource: &ResourceSpec, by: By, res
     let (text, lossy) = decode(&response.body);
     if by == By::Key {
         let data = raw_at(&text, "/data").ok().flatten().ok_or(ReadError::Malformed("no `data`"))?;
-        return Ok(Page { records: vec![record(productive, resource, data, lossy)], next: None });
+        return Ok(Page { records: vec![record_alone(productive, resource, data, lossy)], next: None });
     }
     let records = split_records(&text, "/data").map_err(|_| ReadError::Malformed("no list in `data`"))?;
-    let records = records.into_iter().map(|raw| record(productive, resource, raw, lossy)).collect();
+    let records = records.into_iter().map(|raw| record_alone(productive, resource, raw, lossy)).collect();
     Ok(Page { records, next: next_page(&text)? })
+}
+
+fn record_alone(productive: &Productive, resource: &ResourceSpec, raw: &RawValue, lossy: bool) -> Result<Record, Unreadable> {
+    let bytes = || Bytes::copy_from_slice(raw.get().as_bytes());
+    let panicked = || Unreadable { key: key_of(raw), reason: "the connector panicked on it".to_owned(), raw: bytes() };
+    alone(panicked, || record(productive, resource, raw, lossy))
 }
 
 fn record(productive: &Productive, resource: &ResourceSpec, raw: &RawValue, lossy: bool) -> Result<Record, Unreadable> {
@@ -51,7 +57,8 @@ fn record(productive: &Productive, resource: &ResourceSpec, raw: &RawValue, loss
         Ok(parsed) => parsed,
         Err(error) => return Err(unreadable(key_of(raw), error.to_string())),
     };
-    parsed.lossy |= lossy;
+    // Of a page with bytes that are no UTF-8 only those records suffer that held some.
+    parsed.lossy |= lossy && raw.get().contains('\u{FFFD}');
     let key = parsed.json.get("id").and_then(Json::as_id).and_then(|id| Key::new(id).ok());
     let Some(key) = key else { return Err(unreadable(None, "the record has no usable id".to_owned())) };
     let Some(kind) = kind(resource.name.as_str()) else { return Err(unreadable(Some(key), "the resource is unknown".to_owned())) };
@@ -72,12 +79,16 @@ fn record(productive: &Productive, resource: &ResourceSpec, raw: &RawValue, loss
 }
 
 /// Drops relations without linkage, which say nothing; refuses a record in which one that was asked for has none, since
-/// storing it would erase a foreign key.
+/// storing it would erase a foreign key, or one that leads to what cannot be a key, which PostgreSQL could not index.
 fn keep_linked_relations<'a>(json: &mut Json, asked: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let Some(Json::Object(relations)) = json.pointer_mut("/relationships") else { return Ok(()) };
     for name in asked {
         if relations.get(name).is_some_and(|relation| relation.get("data").is_none()) {
             return Err(format!("the relation `{name}` was asked for and came back without linkage"));
+        }
+        let id = relations.get(name).and_then(|relation| relation.pointer("/data/id")).filter(|id| !id.is_null());
+        if id.is_some_and(|id| id.as_id().is_none_or(|id| Key::new(id).is_err())) {
+            return Err(format!("the relation `{name}` leads to no usable key"));
         }
     }
     relations.retain(|_, relation| relation.get("data").is_some());
@@ -96,8 +107,8 @@ fn version_of(field: Option<&'static str>, attributes: Option<&Json>) -> Option<
 
 /// The key of a record that cannot be read as a whole.
 fn key_of(raw: &RawValue) -> Option<Key> {
-    let id = raw_at(raw.get(), "/id").ok().flatten()?.get();
-    Key::new(id.trim_matches('"')).ok()
+    let id = Parsed::read(raw_at(raw.get(), "/id").ok().flatten()?.get().as_bytes()).ok()?;
+    Key::new(id.json.as_id()?).ok()
 }
 
 /// Where the next page is: the cursor inside `links.next`, or the next page's number. Never a URL, so none is ever followed.

@@ -225,3 +225,33 @@ fn a_plan_without_webhooks_is_told_from_a_read_only_token() {
     let (mine, _) = read(201, body).expect("readable");
     assert_eq!((mine[0].id.as_str(), mine[0].route.as_deref(), mine[0].healthy), ("41", Some("task-updated"), true));
 }
+
+#[test]
+fn ids_that_are_no_keys_spoil_their_record_alone() {
+    let productive = productive();
+    let tasks = resource(&productive, "tasks");
+    let linked = |id: &str| {
+        let relations = ["project", "task_list", "assignee", "workflow_status", "creator"]
+            .map(|name| format!("\"{name}\":{{\"data\":{}}}", if name == "project" { id } else { "null" }));
+        format!("{{\"id\":\"1\",\"type\":\"tasks\",\"attributes\":{{}},\"relationships\":{{{}}}}}", relations.join(","))
+    };
+    let too_long = format!("{{\"type\":\"projects\",\"id\":\"{}\"}}", "x".repeat(513));
+    let records =
+        [linked("{\"type\":\"projects\",\"id\":\"7\"}"), linked(&too_long), linked("{\"id\":\"7\\u0000\"}"), linked("{\"id\":[]}")];
+    let body = format!("{{\"data\":[{},{{\"id\":\"2\\ud800\"}}]}}", records.join(","));
+    let page = productive.read(&tasks, By::List, &answer(200, &body)).expect("a page");
+    let reasons: Vec<_> = page.records.iter().map(|record| record.as_ref().err().map(|error| error.reason.as_str())).collect();
+    let no_key = Some("the relation `project` leads to no usable key");
+    assert_eq!(reasons, [None, no_key, no_key, no_key, Some("the record has no usable id")]);
+}
+
+#[test]
+fn of_a_page_that_is_no_utf8_one_record_suffers() {
+    let productive = productive();
+    let people = resource(&productive, "people");
+    let body = b"{\"data\":[{\"id\":\"1\",\"attributes\":{\"title\":\"a\xffb\"}},{\"id\":\"2\",\"attributes\":{\"title\":\"c\"}}]}";
+    let response = Response { body: Bytes::from_static(body), ..answer(200, "") };
+    let page = productive.read(&people, By::List, &response).expect("a page");
+    let lossy: Vec<bool> = page.records.iter().map(|record| record.as_ref().expect("readable").document.lossy).collect();
+    assert_eq!(lossy, [true, false]);
+}
