@@ -228,8 +228,13 @@ async fn what_is_left(universe: &Universe, way: &'static str, poison: &Poison, k
     let refused = format!("select reason, {} as body from instep_quarantine where resource = 'tasks' and key = '{key}'", hex("body"));
     let refused = database.rows(&refused, &["reason", "body"]).await.into_iter().next();
     let (reason, body) = refused.map_or((None, None), |row| (row[0].clone(), row[1].clone()));
-    let (title, column) = (title(database, key).await, view.and_then(|row| row[0].clone()));
+    let (title, column) = (title(database, key).await, view.and_then(|row| row[0].clone()).map(by_value));
     Left { way, poison: poison.name, title, column, raw: holds(raw), reason, body: holds(body) }
+}
+
+/// JSON in a column of text: the stores put other blanks into it.
+fn by_value(text: String) -> String {
+    Json::parse(text.as_bytes()).map_or(text, |json| json.to_string())
 }
 
 fn check(left: &Left, poison: &Poison, clean: Option<String>) {

@@ -87,13 +87,22 @@ impl Way {
     }
 
     fn spliced(&self, body: &[u8]) -> Vec<u8> {
-        let mut body = body.to_vec();
-        for (name, value) in &self.values {
-            let quoted = format!("\"{name}\"").into_bytes();
-            while let Some(at) = body.windows(quoted.len()).position(|window| window == quoted) {
-                body.splice(at..at + quoted.len(), value.iter().copied());
-            }
+        // The upstream itself writes JSON, so it is text; and what stands in for a value is looked for in that alone.
+        let text = String::from_utf8_lossy(body);
+        let found = self.values.iter().flat_map(|(name, value)| {
+            let quoted = format!("\"{name}\"");
+            let places: Vec<_> = text.match_indices(&quoted).map(|(at, found)| (at, found.len(), value)).collect();
+            places
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort_unstable();
+        let (mut spliced, mut end) = (Vec::new(), 0);
+        for (at, length, value) in found {
+            spliced.extend_from_slice(&text.as_bytes()[end..at]);
+            spliced.extend_from_slice(value);
+            end = at + length;
         }
-        body
+        spliced.extend_from_slice(&text.as_bytes()[end..]);
+        spliced
     }
 }
