@@ -113,6 +113,9 @@ struct State<W> {
 impl<W: Work> State<W> {
     /// One step, with its pulse.
     async fn step(&mut self) -> Result<Rest, Bug> {
+        // Whom this task has just woken (its supervisor, at the start) waits for this very thread: it goes first, or a step that
+        // blocks the thread would keep it from noticing.
+        tokio::task::yield_now().await;
         let cx = &self.cx;
         let mut step = pin!(async {
             cx.reach("step").await?;

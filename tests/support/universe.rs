@@ -241,6 +241,16 @@ impl Universe {
         deliver(&self.client, self.hooks_port, route, body).await
     }
 
+    /// Sends a delivery until it is acknowledged, as upstreams do; on a busy machine a commit may take longer than a caller waits.
+    pub(crate) async fn deliver_surely(&self, route: &str, body: impl AsRef<[u8]>) {
+        eventually("the delivery is acknowledged", Duration::from_secs(60), async || match self.deliver(route, &body).await {
+            Ok(200) => Ok(()),
+            Ok(503) => Err("503".to_owned()),
+            other => panic!("{other:?}"),
+        })
+        .await;
+    }
+
     /// Waits until the replica holds exactly what the upstream has, in every resource.
     pub(crate) async fn in_step(&self, deadline: Duration) {
         eventually("the replica is in step", deadline, async || {

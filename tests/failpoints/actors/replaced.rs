@@ -121,20 +121,32 @@ async fn one_blocked(database: Database) {
     universe.ready().await;
     universe.backfilled().await;
     let mut points = Points::of(universe.daemon());
+    // By a timer, while nothing else goes on that would wake the other thread.
+    blocked(&universe, &mut points, "1*sleep(10000)->off", 1).await;
+    // As the first thing that it does, just after its start woke its supervisor.
+    blocked(&universe, &mut points, "1*panic->1*sleep(10000)->off", 3).await;
+}
+
+async fn blocked(universe: &Universe, points: &mut Points, actions: &str, restarts: u64) {
     let path = format!("{SOURCE}/owner");
-    // Nothing else is going on, so that no other event wakes the other thread.
-    points.set(&format!("actor:{path}::step"), "1*sleep(15000)->off");
     let began = monotonic();
+    points.set(&format!("actor:{path}::step"), actions);
     let mut slowest = Duration::ZERO;
     eventually("it was found and restarted", SOON, async || {
         let asked = monotonic();
-        let actors = actors(&universe).await?;
+        let actors = actors(universe).await?;
         slowest = slowest.max(monotonic() - asked);
-        if actors[&path]["restarts"] == 1 && actors[&path]["state"] == "running" { Ok(()) } else { Err(format!("{}", actors[&path])) }
+        if actors[&path]["restarts"] == restarts && actors[&path]["state"] == "running" {
+            Ok(())
+        } else {
+            Err(format!("{}", actors[&path]))
+        }
     })
     .await;
     let took = monotonic() - began;
-    println!("actors: {path} blocked, restarted after {took:.1?}; no question waited longer than {slowest:.1?}");
-    assert!(took < Duration::from_secs(12), "before the thread came back: {took:?}");
+    println!("actors: {path} {actions}, restarted after {took:.1?}; no question waited longer than {slowest:.1?}");
+    assert!(took < Duration::from_secs(10), "before the thread came back: {took:?}");
     assert!(slowest < Duration::from_secs(3), "the others went on: {slowest:?}");
+    // Two blocked threads would be another test.
+    until(began + Duration::from_secs(12)).await;
 }
