@@ -175,6 +175,7 @@ impl Plan {
             limits: source.limits.clone(),
             store: source.store.clone(),
             clock: self.clock,
+            breaker: source.settings.breaker,
             reporter: self.reporter.clone(),
         };
         let mut children = Vec::new();

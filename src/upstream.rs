@@ -113,10 +113,21 @@ impl ByteBudget {
         Self { units: Arc::new(Semaphore::new(total as usize)), total }
     }
 
-    /// Waits for room. More than the whole budget is cut to it, or it would wait for ever.
-    async fn reserve(&self, bytes: u64) -> Result<SemaphorePermit<'_>, SendError> {
-        let room = units(bytes).min(self.total);
-        self.units.acquire_many(room).await.map_err(|_| SendError::Forbidden("the byte budget is closed"))
+    /// Waits until `held` is room for so many bytes. More than the whole budget is cut to it, or it would wait for ever.
+    ///
+    /// Room is taken as bytes arrive and not beforehand: an upstream that answers nothing must not keep the others' answers out.
+    async fn grow<'a>(&'a self, held: &mut Option<SemaphorePermit<'a>>, bytes: u64) -> Result<(), SendError> {
+        let has = held.as_ref().map_or(0, |room| u32::try_from(room.num_permits()).unwrap_or(u32::MAX));
+        let wanted = units(bytes).min(self.total).saturating_sub(has);
+        if wanted == 0 {
+            return Ok(());
+        }
+        let more = self.units.acquire_many(wanted).await.map_err(|_| SendError::Forbidden("the byte budget is closed"))?;
+        match held {
+            Some(room) => room.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
     }
 }
 
@@ -157,7 +168,6 @@ impl Upstream {
     pub async fn send(&self, connector: &dyn Connector, request: &Request) -> Result<Response, SendError> {
         let url = self.checked(request)?;
         let secret = (self.credentials)(request.credential).map_err(SendError::Credential)?;
-        let _room = self.options.responses_in_flight.reserve(self.options.response_max).await?;
         let mut builder = self.client.request(request.method.clone(), url);
         for (name, value) in request.headers.iter().chain(&connector.authorize(&secret)) {
             builder = builder.header(name, value);
@@ -200,13 +210,14 @@ impl Upstream {
         if answer.content_length().is_some_and(|length| length > max) {
             return Err(SendError::TooLarge(max));
         }
-        let mut body = BytesMut::new();
+        let (mut body, mut room) = (BytesMut::new(), None);
         let mut chunks = answer.bytes_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| SendError::Interrupted(chain(&error)))?;
             if (body.len() + chunk.len()) as u64 > max {
                 return Err(SendError::TooLarge(max));
             }
+            self.options.responses_in_flight.grow(&mut room, (body.len() + chunk.len()) as u64).await?;
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())

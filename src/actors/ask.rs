@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::limiter::{NoPermit, Permit};
+use super::limiter::{Health, NoPermit, Permit};
 use super::source::Source;
-use crate::connectors::{Page, ReadError, Request, ResourceSpec, Response};
+use crate::clock::Timestamp;
+use crate::connectors::{Page, ReadError, Record, Request, ResourceSpec, Response, Unreadable};
 use crate::failpoint;
+use crate::model::Key;
 use crate::model::ordering::{By, Started};
 use crate::quota::Class;
 use crate::report::{ChangesApplied, DeliveriesProcessed, EventsDecided, FetchAnswered, FetchFailed};
@@ -44,6 +46,31 @@ impl From<failpoint::Told> for AskError {
     }
 }
 
+/// What an answer was read as.
+#[derive(Debug)]
+pub struct Answer<T> {
+    /// That.
+    pub what: T,
+    /// The upstream's clock.
+    pub date: Option<Timestamp>,
+    /// When the question began.
+    pub started: Started,
+}
+
+/// What an answer says about the health of the endpoint, and of the source.
+fn health(status: u16, error: Option<&ReadError>) -> Health {
+    match error {
+        Some(ReadError::Denied(401)) => Health::Denied,
+        // A permission may be one resource's.
+        Some(ReadError::Server(_) | ReadError::Malformed(_) | ReadError::Denied(_)) => Health::Ill,
+        // No contract sends elsewhere: that is a login page or a proxy.
+        Some(ReadError::Refused(300..=399)) => Health::Ill,
+        _ if status >= 500 => Health::Ill,
+        // What is not there, and what was asked wrongly, was answered well.
+        _ => Health::Well,
+    }
+}
+
 /// Lags up to this are waited for before the first look.
 const SHORT_LAG: Duration = Duration::from_secs(2);
 /// A first look that does not wait for a lag still waits for the rest of a burst.
@@ -64,13 +91,21 @@ impl Source {
         }
     }
 
-    /// Sends a request under a permit; the tick is taken as it goes.
+    /// Sends a request under a permit and reads the answer; the tick is taken as the request goes. What the answer is read as is
+    /// part of the verdict over the endpoint: one that answers 200 with a login page is as ill as one that answers 500.
     ///
     /// # Errors
-    /// [`AskError::Send`].
-    pub async fn send(&self, cx: &Context, fence: &Fence, permit: Permit, request: &Request) -> Result<(Response, Started), AskError> {
+    /// [`AskError::Send`], [`AskError::Read`]. Where a request was sent the error comes with when it was.
+    pub async fn send<T>(
+        &self,
+        cx: &Context,
+        fence: &Fence,
+        permit: Permit,
+        request: &Request,
+        read: impl FnOnce(&Response) -> Result<T, ReadError>,
+    ) -> Result<Answer<T>, (AskError, Option<Started>)> {
         cx.life.allow(self.upstream.timeout() + SLACK);
-        failpoint::reach("fetch", "permitted").await?;
+        failpoint::reach("fetch", "permitted").await.map_err(|told| (AskError::from(told), None))?;
         let started = self.started(fence);
         let begun = self.clock.monotonic();
         let sent = self.upstream.send(&*self.connector, request).await;
@@ -78,20 +113,24 @@ impl Source {
         let (source, resource) = (self.name.to_string(), request.endpoint.clone());
         match sent {
             Ok(response) => {
-                permit.answered(&response);
-                failpoint::reach("fetch", "answered").await?;
+                let read = guarded("read", || read(&response)).unwrap_or(Err(ReadError::Malformed("the connector panicked on it")));
+                permit.answered(&response, health(response.status, read.as_ref().err()));
+                failpoint::reach("fetch", "answered").await.map_err(|told| (AskError::from(told), Some(started)))?;
                 self.reporter.emit(FetchAnswered { source, resource, status: response.status.to_string(), seconds });
-                Ok((response, started))
+                match read {
+                    Ok(what) => Ok(Answer { what, date: response.date, started }),
+                    Err(error) => Err((error.into(), Some(started))),
+                }
             }
             Err(error) => {
                 if error.reached() {
                     // Without a verdict: the server may still work on it and stamp it late.
                     drop(permit);
                 } else {
-                    permit.not_sent();
+                    permit.not_reached();
                 }
                 self.reporter.emit(FetchFailed { source, resource, reason: error.name().to_owned(), error: error.to_string() });
-                Err(error.into())
+                Err((error.into(), Some(started)))
             }
         }
     }
@@ -99,38 +138,57 @@ impl Source {
     /// Permit and request in one.
     ///
     /// # Errors
-    /// [`AskError`].
-    pub async fn ask(&self, cx: &Context, fence: &Fence, class: Class, request: &Request) -> Result<(Response, Started), AskError> {
-        let permit = self.permit(cx, class, &request.endpoint).await?;
-        self.send(cx, fence, permit, request).await
+    /// [`AskError`]. Where a request was sent the error comes with when it was.
+    pub async fn ask<T>(
+        &self,
+        cx: &Context,
+        fence: &Fence,
+        class: Class,
+        request: &Request,
+        read: impl FnOnce(&Response) -> Result<T, ReadError>,
+    ) -> Result<Answer<T>, (AskError, Option<Started>)> {
+        let permit = self.permit(cx, class, &request.endpoint).await.map_err(|error| (error, None))?;
+        self.send(cx, fence, permit, request, read).await
     }
 
-    /// Permit, request and the reading of the answer. Where there was an answer the error comes with when the question began.
+    /// What a bulk read holds. Records without any key among others are put aside, but an answer of nothing else is none: it would
+    /// say of every key that it is missing.
     ///
     /// # Errors
-    /// [`AskError`].
-    pub async fn ask_page(
+    /// [`ReadError`].
+    pub fn read_bulk(&self, spec: &ResourceSpec, response: &Response) -> Result<Page, ReadError> {
+        let page = self.connector.read(spec, By::Bulk, response)?;
+        let is_stranger = |record: &Result<Record, Unreadable>| record.as_ref().is_err_and(|unreadable| unreadable.key.is_none());
+        if !page.records.is_empty() && page.records.iter().all(is_stranger) {
+            return Err(ReadError::Malformed("no record of it has a key"));
+        }
+        Ok(page)
+    }
+
+    /// Reads the record of one key alone.
+    ///
+    /// # Errors
+    /// [`AskError`]; an answer that does not hold the record is malformed.
+    pub async fn ask_key(
         &self,
         cx: &Context,
         fence: &Fence,
         class: Class,
         spec: &ResourceSpec,
-        by: By,
-        request: &Request,
+        key: &Key,
     ) -> Result<(Page, Started), (AskError, Option<Started>)> {
-        let (response, started) = self.ask(cx, fence, class, request).await.map_err(|error| (error, None))?;
-        match self.read_page(spec, by, &response) {
-            Ok(page) => Ok((page, started)),
-            Err(error) => Err((error.into(), Some(started))),
-        }
-    }
-
-    /// What an answer holds. A connector that panics has met an answer it cannot read.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn read_page(&self, spec: &ResourceSpec, by: By, response: &Response) -> Result<Page, ReadError> {
-        guarded("read", || self.connector.read(spec, by, response)).unwrap_or(Err(ReadError::Malformed("the connector panicked on it")))
+        let request = self.connector.fetch(spec, std::slice::from_ref(key), By::Key);
+        let read = |response: &Response| {
+            let page = self.connector.read(spec, By::Key, response)?;
+            // An unreadable record that has the key is an answer, too: it is put aside.
+            let is_it = |record: &Result<Record, Unreadable>| match record {
+                Ok(record) => record.key == *key,
+                Err(unreadable) => unreadable.key.as_ref() == Some(key),
+            };
+            if page.records.iter().any(is_it) { Ok(page) } else { Err(ReadError::Malformed("it is not the record that was asked for")) }
+        };
+        let answer = self.ask(cx, fence, class, &request, read).await?;
+        Ok((answer.what, answer.started))
     }
 
     /// Applies observations of one kind in one or more transactions of a bounded size, and wakes who has new marks.
@@ -171,6 +229,11 @@ impl Source {
         failpoint::reach("batch", "gathered").await?;
         let applied = self.store.apply(fence, &batch).await?;
         self.wake(&applied.marks_set);
+        // Whoever shows records of a resource shows the resource.
+        for resource in batch.observations.iter().filter(|seen| matches!(seen.what, What::Record { .. })).map(|seen| &seen.entity.resource)
+        {
+            self.see(resource);
+        }
         if applied.changes > 0 {
             self.reporter.emit(ChangesApplied { source: self.name.to_string(), changes: applied.changes });
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ask::guarded;
+use super::ask::{Answer, guarded};
 use super::keeper::HooksError;
 use super::source::Source;
 use super::status::Desk;
@@ -115,8 +115,8 @@ impl Desk {
 
 async fn probe_one(source: &Source, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Value {
     let request = source.connector.list(spec, ListQuery { variant: 0, since: None, cursor: None, halvings: 0 });
-    match source.ask_page(cx, fence, Class::Refresh, spec, By::List, &request).await {
-        Ok((page, _)) => {
+    match source.ask(cx, fence, Class::Refresh, &request, |response| source.connector.read(spec, By::List, response)).await {
+        Ok(Answer { what: page, .. }) => {
             let unreadable = page.records.iter().find_map(|record| record.as_ref().err()).map(|error| error.reason.clone());
             json!({ "ok": unreadable.is_none(), "records": page.records.len(), "unreadable": unreadable })
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::ask::AskError;
 use super::source::{LiveMode, Source};
-use crate::connectors::{ReadError, Registered, RegistrationError};
+use crate::connectors::{ReadError, Registered, RegistrationError, Request, Response};
 use crate::quota::Class;
 use crate::report::{LiveMode as LiveModeGauge, RegistrationChanged};
 use crate::store::{self, Fence};
@@ -86,7 +86,7 @@ impl Source {
         let (mut ours, mut cursor) = (Vec::new(), None::<String>);
         for _ in 0..PAGES_MAX {
             let request = self.connector.list_registrations(cursor.as_deref());
-            let (response, _) = self.ask(cx, fence, Class::Refresh, &request).await?;
+            let response = self.ask_whole(cx, fence, &request).await?;
             let (page, next) = self.connector.read_registrations(&response, &target)?;
             ours.extend(page.into_iter().filter(|registered| registered.route.is_some()));
             if next.is_none() || next == cursor {
@@ -128,7 +128,7 @@ impl Source {
         }
         for wanted in self.connector.registrations().into_iter().filter(|wanted| !covered.contains(&wanted.route)) {
             let request = self.connector.create_registration(&wanted, &target(&wanted.route));
-            let (response, _) = self.ask(cx, fence, Class::Refresh, &request).await?;
+            let response = self.ask_whole(cx, fence, &request).await?;
             let (made, _) = self.connector.read_registrations(&response, &target)?;
             for registered in &made {
                 self.keep_secret(fence, registered).await?;
@@ -153,8 +153,14 @@ impl Source {
         Ok(standing.len())
     }
 
+    /// An answer as it came: what it says depends on what registrations are expected.
+    async fn ask_whole(&self, cx: &Context, fence: &Fence, request: &Request) -> Result<Response, AskError> {
+        let answer = self.ask(cx, fence, Class::Refresh, request, |response| Ok(response.clone())).await;
+        answer.map(|answer| answer.what).map_err(|(error, _)| error)
+    }
+
     async fn remove_hook(&self, cx: &Context, fence: &Fence, registered: &Registered) -> Result<(), HooksError> {
-        let (response, _) = self.ask(cx, fence, Class::Refresh, &self.connector.delete_registration(&registered.id)).await?;
+        let response = self.ask_whole(cx, fence, &self.connector.delete_registration(&registered.id)).await?;
         if !matches!(response.status, 200..=299 | 404 | 410) {
             return Err(AskError::Read(ReadError::Refused(response.status)).into());
         }

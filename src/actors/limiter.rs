@@ -1,12 +1,16 @@
 //! `limiter`: grants permits for one source's requests, in the order of their class.
 //!
 //! The rules are `crate::quota`'s, which is pure; this actor holds the waiting requests and writes the durable blocks before they are
-//! used. What is known of permits and breakers is in [`books`], beside the actor.
+//! used. What is known of permits and breakers is in [`books`], beside the actor. There is a breaker an endpoint of a source, and one a
+//! source for what fails before any endpoint is reached (no connection, no TLS, a credential that is refused).
+//!
+//! After a 429 nothing goes until the pause is over, and then one request, until one is answered otherwise. A pause of some length
+//! is written down, so that a restart does not send into it.
 //!
 //! On failure: waiting requests are told to ask again; requests under way keep their permits until they end, and the next incarnation
 //! goes on with the same books. Where these are in doubt, and in a new process, it counts every unfinished block as spent.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ractor::concurrency::JoinHandle;
@@ -14,21 +18,21 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::connectors::Response;
 use crate::failpoint;
-use crate::quota::{Class, Limits, PermitId, Snapshot, State as BreakerState};
+use crate::quota::{Breaker, BreakerOptions, Class, Limits, State as BreakerState};
 use crate::report::Reporter;
 use crate::store::Store;
 use crate::supervision::{ChildSpec, Context, Meltdown};
 
-use books::{Books, Shelf, Step};
+use books::{Books, Step};
 
 mod books;
+mod permit;
+
+pub use permit::{Handle, Health, NoPermit, Observed, Permit, Target, Verdict};
 
 /// How long a refused or failed booking waits before it is tried again.
 const BOOKING_RETRY: Duration = Duration::from_millis(500);
-/// Who finds no limiter waits this long before asking again.
-const GONE_PAUSE: Duration = Duration::from_millis(500);
 /// The limiter looks at least this often, whatever it waits for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -48,134 +52,10 @@ pub struct Options {
     pub store: Store,
     /// The clock.
     pub clock: Clock,
+    /// When breakers open.
+    pub breaker: BreakerOptions,
     /// Where refusals are reported.
     pub reporter: Reporter,
-}
-
-/// How others reach the limiter, whatever its incarnation.
-#[derive(Clone, Debug, Default)]
-pub struct Handle {
-    address: Arc<Mutex<Option<ActorRef<Message>>>>,
-    shelf: Shelf,
-}
-
-/// There is no limiter at this moment, or it gave up waiting: ask again later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no permit was to be had in time")]
-pub struct NoPermit;
-
-/// What the limiter shows of itself.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The limits.
-    pub snapshot: Snapshot,
-    /// Requests that wait.
-    pub n_waiting: usize,
-    /// Every endpoint that was asked, and whether its breaker is open.
-    pub breakers: Vec<(String, bool)>,
-}
-
-impl Handle {
-    /// Waits for a permit for one request; gives up after `patience`.
-    ///
-    /// # Errors
-    /// [`NoPermit`].
-    pub async fn acquire(&self, class: Class, endpoint: &str, patience: Duration) -> Result<Permit, NoPermit> {
-        let (reply, answer) = oneshot::channel();
-        self.cast(Message::Acquire { class, endpoint: endpoint.to_owned(), reply });
-        match tokio::time::timeout(patience, answer).await {
-            Ok(Ok(mut permit)) => {
-                permit.unheeded = None;
-                Ok(permit)
-            }
-            Ok(Err(_)) => {
-                // It is being restarted: whoever asks again at once would only spin.
-                tokio::time::sleep(GONE_PAUSE).await;
-                Err(NoPermit)
-            }
-            Err(_) => Err(NoPermit),
-        }
-    }
-
-    /// The limiter's state; `None` while it restarts.
-    pub async fn observe(&self) -> Option<Observed> {
-        let (reply, answer) = oneshot::channel();
-        self.cast(Message::Observe(reply));
-        tokio::time::timeout(Duration::from_secs(1), answer).await.ok()?.ok()
-    }
-
-    fn cast(&self, message: Message) {
-        let address = self.address.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(actor) = address {
-            // A dead limiter drops the reply, which is what the caller then sees.
-            let _ = actor.cast(message);
-        }
-    }
-}
-
-/// The right to send one request. Dropped without a verdict it counts as lost: the server may still stamp it much later.
-#[derive(Debug)]
-#[must_use]
-pub struct Permit {
-    handle: Handle,
-    id: Option<PermitId>,
-    endpoint: String,
-    /// What its end means until the one who asked has it: whoever went meanwhile leaves it on the way.
-    unheeded: Option<Verdict>,
-}
-
-/// What a response means for limits and breaker.
-#[derive(Clone, Debug)]
-pub enum Verdict {
-    /// An answer came: its status and the headers that speak of limits.
-    Answered {
-        /// HTTP status.
-        status: u16,
-        /// `Retry-After` or `X-RateLimit-Reset`, as sent.
-        wait: Option<String>,
-        /// Bytes of the body.
-        bytes: u64,
-    },
-    /// The request did not reach the upstream.
-    NotSent,
-    /// There was no request after all.
-    Unused,
-}
-
-impl Permit {
-    /// Ends the permit with an answer.
-    pub fn answered(self, response: &Response) {
-        let wait = response.header("retry-after").or_else(|| response.header("x-ratelimit-reset")).map(ToOwned::to_owned);
-        self.end(Verdict::Answered { status: response.status, wait, bytes: response.body.len() as u64 });
-    }
-
-    /// Ends the permit of a request that never left: the upstream counted nothing, but the breaker did.
-    pub fn not_sent(self) {
-        self.end(Verdict::NotSent);
-    }
-
-    /// Gives the permit back: nothing was to be asked after all.
-    pub fn unused(self) {
-        self.end(Verdict::Unused);
-    }
-
-    fn end(mut self, verdict: Verdict) {
-        self.enter(Some(verdict));
-    }
-
-    fn enter(&mut self, verdict: Option<Verdict>) {
-        if let Some(id) = self.id.take() {
-            self.handle.shelf.open(|books| books.ended(id, &self.endpoint, verdict));
-            self.handle.cast(Message::Look);
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let verdict = self.unheeded.take();
-        self.enter(verdict);
-    }
 }
 
 /// What the limiter is told.
@@ -185,13 +65,13 @@ pub enum Message {
     Acquire {
         /// Its class.
         class: Class,
-        /// What breaker and 503 pauses are kept by.
-        endpoint: String,
+        /// Where it goes.
+        target: Target,
         /// Where the permit goes.
         reply: oneshot::Sender<Permit>,
     },
-    /// Somebody looks.
-    Observe(oneshot::Sender<Observed>),
+    /// Somebody looks, on behalf of a source.
+    Observe(String, oneshot::Sender<Observed>),
     /// Time has passed, or a request has ended.
     Look,
 }
@@ -218,7 +98,7 @@ struct LimiterActor;
 
 struct Waiting {
     class: Class,
-    endpoint: String,
+    target: Target,
     reply: oneshot::Sender<Permit>,
 }
 
@@ -247,12 +127,12 @@ impl Actor for LimiterActor {
         state.cx.life.allow(state.cx.step_budget);
         state.cx.reach("step").await?;
         match message {
-            Message::Acquire { class, endpoint, reply } => {
+            Message::Acquire { class, target, reply } => {
                 // Served in the order of class, then of arrival.
                 let at = state.waiting.partition_point(|waiting| waiting.class <= class);
-                state.waiting.insert(at, Waiting { class, endpoint, reply });
+                state.waiting.insert(at, Waiting { class, target, reply });
             }
-            Message::Observe(reply) => state.observe(reply),
+            Message::Observe(source, reply) => state.observe(&source, reply),
             Message::Look => {}
         }
         state.serve(&myself).await;
@@ -278,6 +158,7 @@ impl State {
         let mut look_at = self.options.clock.monotonic() + LOOK_EVERY;
         let is_known = self.handle.shelf.open(|_| ()).is_some();
         if is_known || self.restore().await {
+            self.write_pause().await;
             look_at = look_at.min(self.grant().await);
             look_at = look_at.min(self.write_news().await);
         } else {
@@ -292,7 +173,8 @@ impl State {
 
     async fn restore(&mut self) -> bool {
         let Ok(blocks) = self.options.store.blocks(&self.options.scope).await else { return false };
-        self.handle.shelf.put(Books::restored(&self.options, &blocks));
+        let Ok(paused_until) = self.options.store.kept_pause(&self.options.scope).await else { return false };
+        self.handle.shelf.put(Books::restored(&self.options, &blocks, paused_until));
         true
     }
 
@@ -307,13 +189,12 @@ impl State {
                 self.waiting.remove(index);
                 continue;
             }
-            let decided = self.handle.shelf.open(|books| books.decide(waiting.class, &waiting.endpoint, now, now + LOOK_EVERY));
+            let decided = self.handle.shelf.open(|books| books.decide(waiting.class, &waiting.target, now, now + LOOK_EVERY));
             match decided.unwrap_or(Step::Wait(now + BOOKING_RETRY)) {
                 Step::Granted(id) => {
-                    let Waiting { endpoint, reply, .. } = self.waiting.remove(index);
-                    let permit = Permit { handle: self.handle.clone(), id: Some(id), endpoint, unheeded: Some(Verdict::Unused) };
+                    let Waiting { target, reply, .. } = self.waiting.remove(index);
                     // The caller may have gone in this very moment: the permit then comes back by itself.
-                    let _ = reply.send(permit);
+                    let _ = reply.send(Permit::granted(self.handle.clone(), id, target));
                 }
                 Step::Wait(until) => {
                     look_at = look_at.min(until);
@@ -328,6 +209,14 @@ impl State {
             }
         }
         look_at
+    }
+
+    /// What is not written down does not outlive us, but holds all the same; the next look tries again.
+    async fn write_pause(&self) {
+        let Some(until) = self.handle.shelf.open(|books| books.unwritten).flatten() else { return };
+        if self.options.store.keep_pause(&self.options.scope, until).await.is_ok() {
+            self.handle.shelf.open(|books| books.unwritten = books.unwritten.filter(|newer| *newer > until));
+        }
     }
 
     /// Writes the ends that are due; answers when to write more.
@@ -359,11 +248,12 @@ impl State {
         }
     }
 
-    fn observe(&mut self, reply: oneshot::Sender<Observed>) {
+    fn observe(&mut self, source: &str, reply: oneshot::Sender<Observed>) {
         let now = self.options.clock.monotonic();
         let observed = self.handle.shelf.open(|books| {
-            let open = |state: BreakerState| state != BreakerState::Closed;
-            let breakers = books.breakers.iter().map(|(name, breaker)| (name.clone(), open(breaker.state()))).collect();
+            let own = books.breakers.iter().filter(|(target, _)| target.source == source);
+            let open = |breaker: &Breaker| breaker.state() != BreakerState::Closed;
+            let breakers = own.map(|(target, breaker)| (target.endpoint.clone(), open(breaker))).collect();
             Observed { snapshot: books.limiter.snapshot(now), n_waiting: self.waiting.len(), breakers }
         });
         if let Some(observed) = observed {

@@ -9,16 +9,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ask::AskError;
+use super::ask::{Answer, AskError};
 use super::journal::Room;
 use super::source::Source;
 use super::sync::observed;
 use crate::clock::Timestamp;
 use crate::connectors::{ListQuery, Page, ReadError, ResourceSpec};
 use crate::model::ResourceName;
-use crate::model::ordering::{By, Started};
+use crate::model::ordering::By;
 use crate::quota::Class;
-use crate::reconcile::{self, History, Mode, Next, Schedule};
+use crate::reconcile::{self, History, Mode, Next, Schedule, Tour};
 use crate::report::{GapClosed, PassCompleted, PassFailed, PassStarted};
 use crate::store::{Error, Fence, Kind, LearnedBy, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
@@ -35,6 +35,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const INCOMPLETE_REST: Duration = Duration::from_secs(3600);
 /// A page is halved at most so often: then it holds one record.
 const HALVINGS_MAX: u32 = 16;
+/// A pass that led in a circle, or whose cursors were refused twice, is not begun again before this: its first pages are read well,
+/// so nothing else would slow it down.
+const GIVEN_UP_REST: Duration = Duration::from_secs(300);
+/// Why a list that leads back to a page it has shown is given up.
+const LEADS_BACK: &str = "the list leads back to a page that it has shown";
 /// Failures in a row from which on a resource counts as ailing.
 const AILING_AFTER: u32 = 3;
 /// After the store failed.
@@ -50,6 +55,7 @@ pub fn spec(source: Arc<Source>) -> ChildSpec {
         unfiltered: HashSet::new(),
         polled: HashMap::new(),
         halvings: HashMap::new(),
+        tours: HashMap::new(),
     })
 }
 
@@ -64,6 +70,8 @@ struct Reconciler {
     polled: HashMap<&'static str, Duration>,
     /// How often the pages of a resource are halved now, because they were larger than an answer may be.
     halvings: HashMap<ResourceName, u32>,
+    /// The way through the list of a resource or feed, from its first page on.
+    tours: HashMap<String, Tour>,
 }
 
 #[derive(Clone)]
@@ -194,32 +202,25 @@ impl Reconciler {
         let request = source.connector.list(spec, query);
         let class = if pass.kind == PassKind::Sweep { Class::Sweep } else { Class::Incremental };
         let _reading = source.reading(&spec.name);
-        let (response, started) = match source.ask(cx, fence, class, &request).await {
-            Ok(answer) => answer,
-            Err(error) => return self.page_failed(fence, spec, &pass, &error).await,
-        };
-        match source.read_page(spec, By::List, &response) {
-            Ok(page) => self.page(fence, spec, &pass, page, response.date, started).await,
-            Err(error) => self.page_failed(fence, spec, &pass, &error.into()).await,
+        match source.ask(cx, fence, class, &request, |response| source.connector.read(spec, By::List, response)).await {
+            Ok(answer) => self.page(fence, spec, &pass, answer).await,
+            Err((error, _)) => self.page_failed(fence, spec, &pass, &error).await,
         }
     }
 
-    async fn page(
-        &mut self,
-        fence: &Fence,
-        spec: &ResourceSpec,
-        pass: &Pass,
-        page: Page,
-        date: Option<Timestamp>,
-        started: Started,
-    ) -> Result<Rest, Error> {
+    async fn page(&mut self, fence: &Fence, spec: &ResourceSpec, pass: &Pass, answer: Answer<Page>) -> Result<Rest, Error> {
+        let Answer { what: page, date, started } = answer;
         self.trouble.over(spec.name.as_str());
         self.source.ails(spec.name.as_str(), None);
         let stamps: Vec<Option<Timestamp>> =
             page.records.iter().map(|record| record.as_ref().ok().and_then(|record| record.changed_at)).collect();
         let is_old = spec.mode == Mode::SortAndStop && pass.lower_bound.is_some_and(|bound| reconcile::page_is_older(&stamps, bound));
-        // A cursor that leads back to itself would be followed for ever.
-        let next = page.next.clone().filter(|next| !is_old && pass.position.cursor.as_ref() != Some(next));
+        let next = page.next.clone().filter(|_| !is_old);
+        if pass.position.cursor.is_none() {
+            self.tours.remove(spec.name.as_str());
+        }
+        // A cursor that leads back to an earlier page would be followed for ever.
+        let is_circle = next.as_ref().is_some_and(|next| self.tours.entry(spec.name.to_string()).or_default().leads_back(next));
         let to = match next {
             Some(cursor) => PassPosition { variant: pass.position.variant, cursor: Some(cursor) },
             None => PassPosition { variant: pass.position.variant + 1, cursor: None },
@@ -235,12 +236,30 @@ impl Reconciler {
                 self.source.apply_batch(fence, batch).await?;
                 continue;
             }
+            if is_circle {
+                self.source.apply_batch(fence, batch).await?;
+                return self.circled(fence, spec, pass).await;
+            }
             let high_stamp = stamps.iter().flatten().max().copied();
             batch.keyless = keyless;
             batch.pass = Some(PassStep { id: pass.id, from: pass.position.clone(), to, date, high_stamp, records });
             self.source.apply_batch(fence, batch).await?;
             return Ok(Rest::Again);
         }
+    }
+
+    /// What the list has shown is worked in, but nothing says that it was all.
+    async fn circled(&mut self, fence: &Fence, spec: &ResourceSpec, pass: &Pass) -> Result<Rest, Error> {
+        self.give_up(fence, spec, pass, LEADS_BACK.to_owned()).await?;
+        self.source.ails(spec.name.as_str(), Some(LEADS_BACK.to_owned()));
+        self.trouble.rest(spec.name.as_str(), GIVEN_UP_REST.min(every(spec, pass.kind)));
+        Ok(Rest::Again)
+    }
+
+    async fn give_up(&self, fence: &Fence, spec: &ResourceSpec, pass: &Pass, error: String) -> Result<(), Error> {
+        let (source, resource, mode) = (self.source.name.to_string(), spec.name.to_string(), pass.kind.as_str().to_owned());
+        self.source.reporter.emit(PassFailed { source, resource, mode, error: error.clone() });
+        self.source.store.finish_pass(fence, pass, &PassEnd::Stopped(error)).await
     }
 
     /// Every page was met: what a sweep did not meet is suspect, and the watermark moves.
@@ -252,13 +271,14 @@ impl Reconciler {
         if pass.kind == PassKind::Sweep
             && let Some(trouble) = self.suspect(cx, fence, spec, pass).await?
         {
-            source.reporter.emit(PassFailed { source: name, resource: resource.clone(), mode, error: trouble.clone() });
-            source.store.finish_pass(fence, pass, &PassEnd::Stopped(trouble.clone())).await?;
+            self.give_up(fence, spec, pass, trouble.clone()).await?;
             source.ails(&resource, Some(trouble));
             self.trouble.rest(&resource, INCOMPLETE_REST.min(spec.sweep));
             return Ok(Rest::Again);
         }
-        let watermark = reconcile::watermark(pass.high_stamp, pass.first_date);
+        // One that met nothing new is no proof that there was nothing (a lost view is empty): the next asks from the same bound.
+        let is_idle = pass.kind == PassKind::Incremental && pass.high_stamp.is_none();
+        let watermark = if is_idle { None } else { reconcile::watermark(pass.high_stamp, pass.first_date) };
         source.store.finish_pass(fence, pass, &PassEnd::Completed { watermark }).await?;
         source.reporter.emit(PassCompleted { source: name.clone(), resource, mode, records: pass.records });
         let resources: Vec<ResourceName> = source.connector.resources().iter().map(|spec| spec.name.clone()).collect();
@@ -300,18 +320,23 @@ impl Reconciler {
             _ => false,
         };
         if stop {
-            source.reporter.emit(PassFailed {
-                source: source.name.to_string(),
-                resource: spec.name.to_string(),
-                mode: pass.kind.as_str().to_owned(),
-                error: error.to_string(),
-            });
-            source.store.finish_pass(fence, pass, &PassEnd::Stopped(error.to_string())).await?;
+            self.give_up(fence, spec, pass, error.to_string()).await?;
+            if *error == AskError::Read(ReadError::CursorRefused) {
+                // Its first page was read well, so failures in a row are none; the next pass would end where this one did.
+                self.source.ails(spec.name.as_str(), Some(error.to_string()));
+                self.trouble.rest(spec.name.as_str(), GIVEN_UP_REST.min(every(spec, pass.kind)));
+                return Ok(Rest::Again);
+            }
         }
         // The pass stays where it is; its resource rests, the others go on.
         self.fails(spec.name.as_str(), error);
         Ok(Rest::Again)
     }
+}
+
+/// Time between passes of a kind.
+fn every(spec: &ResourceSpec, kind: PassKind) -> Duration {
+    if kind == PassKind::Sweep { spec.sweep } else { spec.poll }
 }
 
 enum Wanted {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::config::Secrets;
 use crate::connectors::{Connector, HookPolicy, ResourceSpec};
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
-use crate::quota::Limits;
-use crate::report::Reporter;
+use crate::quota::{BreakerOptions, Limits};
+use crate::report::{Reporter, ViewLost};
 use crate::store::{Fence, Kind, Store};
 use crate::supervision::Waker;
 use crate::upstream::Upstream;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub secrets: Secrets,
     /// Removal budget of rule 11.
     pub brake: Brake,
+    /// When an endpoint, or the source, is left alone.
+    pub breaker: BreakerOptions,
     /// How long an actor waits for a permit before it looks at its rows again.
     pub patience: Duration,
 }
@@ -125,8 +127,8 @@ pub struct Source {
     pub backlog: AtomicU64,
     /// Grows whenever this process changes a registration, so that its signature token is looked up at once.
     pub registrations: AtomicU64,
-    /// The upstream stopped showing what must be there: nothing is removed meanwhile.
-    pub view_lost: AtomicBool,
+    /// Resources of which the upstream stopped showing what must be there: nothing of them is removed meanwhile.
+    lost_views: Mutex<BTreeMap<ResourceName, LostView>>,
     /// The upstream's webhooks, as last seen.
     pub live: Mutex<LiveMode>,
     /// Resources and feeds whose passes or polls fail again and again, and why.
@@ -134,6 +136,15 @@ pub struct Source {
     /// Requests for states under way, per resource.
     pub in_flight: BTreeMap<ResourceName, AtomicUsize>,
     fence: watch::Sender<Option<Fence>>,
+}
+
+/// How the loss of a resource's view stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostView {
+    /// How often it was looked for in vain.
+    pub looks: u32,
+    /// When it is looked for again, in monotonic time.
+    pub next: Duration,
 }
 
 /// A connector that can be shown in `Debug` output of what holds it.
@@ -171,11 +182,11 @@ impl Source {
         let Process { store, health, clock, reporter, state } = process;
         let names: Vec<ResourceName> = connector.resources().iter().map(|spec| spec.name.clone()).collect();
         Self {
+            limiter: limiter::Handle::default().of(name.as_str()),
             name,
             upstream,
             scope,
             limits,
-            limiter: limiter::Handle::default(),
             owns_limiter: true,
             store,
             health,
@@ -189,7 +200,7 @@ impl Source {
             syncs: names.iter().map(|name| (name.clone(), Waker::default())).collect(),
             backlog: AtomicU64::new(0),
             registrations: AtomicU64::new(0),
-            view_lost: AtomicBool::new(false),
+            lost_views: Mutex::default(),
             live: Mutex::default(),
             ailing: Mutex::default(),
             in_flight: names.into_iter().map(|name| (name, AtomicUsize::new(0))).collect(),
@@ -201,7 +212,7 @@ impl Source {
     /// Draws on the limiter of another source with the same scope: one quota, one account of it.
     #[must_use]
     pub fn sharing(self, other: &Self) -> Self {
-        Self { limiter: other.limiter.clone(), owns_limiter: false, ..self }
+        Self { limiter: other.limiter.of(self.name.as_str()), owns_limiter: false, ..self }
     }
 
     /// The right to write this source's rows; waits for it, until `stopping`.
@@ -283,6 +294,36 @@ impl Source {
             Some(why) => drop(ailing.insert(name.to_owned(), why)),
             None => drop(ailing.remove(name)),
         }
+    }
+
+    /// Whether the view of a resource is lost.
+    #[must_use]
+    pub fn view_lost(&self) -> bool {
+        !self.lost_views.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// How the loss of this resource's view stands, if it is lost.
+    #[must_use]
+    pub fn lost_view(&self, resource: &ResourceName) -> Option<LostView> {
+        self.lost_views.lock().unwrap_or_else(PoisonError::into_inner).get(resource).copied()
+    }
+
+    /// The view of a resource is lost, or still is; it is looked for again after what `rest` makes of the number of looks.
+    pub fn lose(&self, resource: &ResourceName, rest: impl FnOnce(u32) -> Duration) -> Duration {
+        let mut views = self.lost_views.lock().unwrap_or_else(PoisonError::into_inner);
+        let looks = views.get(resource).map_or(0, |lost| lost.looks) + 1;
+        let span = rest(looks);
+        views.insert(resource.clone(), LostView { looks, next: self.clock.monotonic() + span });
+        drop(views);
+        if looks == 1 {
+            self.reporter.emit(ViewLost { source: self.name.to_string(), resource: resource.to_string() });
+        }
+        span
+    }
+
+    /// The upstream shows this resource.
+    pub fn see(&self, resource: &ResourceName) {
+        self.lost_views.lock().unwrap_or_else(PoisonError::into_inner).remove(resource);
     }
 
     /// How changes reach us.

@@ -1,7 +1,6 @@
 //! What the daemon says of itself. Not an actor: it runs inside the admin socket's requests.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::janitor::Overlong;
@@ -66,7 +65,7 @@ impl Desk {
             }
         }
         for source in &self.sources {
-            if source.view_lost.load(Ordering::Acquire) {
+            if source.view_lost() {
                 wrong.push(format!("{}: the upstream no longer shows what must be there; nothing is removed", source.name));
             }
             let ailing = source.ailing.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -105,7 +104,7 @@ impl Desk {
             "kind": source.connector.kind(),
             "live": source.live_mode(),
             "owned": source.fence_now().map(|fence| fence.epoch()),
-            "view_lost": source.view_lost.load(Ordering::Acquire),
+            "view_lost": source.view_lost(),
             "limiter": limiter,
             "rows": rows,
         })

@@ -2,7 +2,8 @@
 //!
 //! Bulk before single: the due marks of the resource go into one read of up to `bulk` keys. The permit comes first and the keys
 //! are chosen after it, so that whatever gathers while the limiter holds us back goes into the same request. Keys that a bulk
-//! read did not hold are read alone, and what is then not found goes through the removal budget ([`removal`]).
+//! read did not hold are read alone, and what is then not found goes through the removal budget ([`removal`]). While the view of
+//! the resource is lost nothing but that view is looked for ([`view`]).
 //!
 //! Everything it knows is in the marks: a new incarnation continues with them.
 
@@ -13,28 +14,31 @@ use futures_util::StreamExt as _;
 
 use super::ask::AskError;
 use super::source::Source;
-use crate::connectors::{Page, ReadError, ResourceSpec, Unreadable};
+use crate::connectors::{Page, ReadError, ResourceSpec, Response, Unreadable};
 use crate::model::ordering::{By, Started};
 use crate::model::{Entity, Key, ResourceName};
 use crate::quota::Class;
 use crate::retry::RetryPolicy;
 use crate::store::{DueMark, Fence, LearnedBy, Observed, What};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
+use view::View;
 
 mod removal;
+mod split;
 #[cfg(test)]
 mod tests;
+mod view;
 
 /// Without marks the actor looks this often; a wake-up that was lost costs no more.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// A lost view is looked for at least this often.
+const VIEW_RETRY_MAX: Duration = Duration::from_secs(60);
 /// After the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Keys read alone at once.
 const SINGLES_AT_ONCE: usize = 4;
 /// Keys read alone in one step.
 const SINGLES_A_STEP: usize = 16;
-/// A batch in which a key failed this often is taken apart, to find the guilty key.
-const SPLIT_AFTER: u32 = 3;
 
 /// The child spec.
 pub fn spec(source: Arc<Source>, resource: ResourceName) -> ChildSpec {
@@ -44,9 +48,8 @@ pub fn spec(source: Arc<Source>, resource: ResourceName) -> ChildSpec {
         source: Arc::clone(&source),
         resource: resource.clone(),
         looked_at: None,
-        alive_at: None,
-        backoff: RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(300), 2.0, 0.5)
-            .expect("invariant: the constants are a valid policy"),
+        backoff: policy(Duration::from_secs(300)),
+        view_backoff: policy(VIEW_RETRY_MAX),
     })
 }
 
@@ -55,9 +58,12 @@ struct Sync {
     resource: ResourceName,
     /// When the last bulk read was, in monotonic time.
     looked_at: Option<Duration>,
-    /// When the upstream last showed a record of this resource, in monotonic time: a not-found counts only beside that.
-    alive_at: Option<Duration>,
     backoff: RetryPolicy,
+    view_backoff: RetryPolicy,
+}
+
+fn policy(max: Duration) -> RetryPolicy {
+    RetryPolicy::new(Duration::from_secs(1), max, 2.0, 0.5).expect("invariant: the constants are a valid policy")
 }
 
 impl Work for Sync {
@@ -88,6 +94,16 @@ impl Sync {
         let due = store.due_marks(&self.source.name, &self.resource, now, spec.bulk as u64).await?;
         let (alone, together): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| !is_bulk || due.by_key);
         let n_alone = alone.len();
+        match self.view(cx, fence, spec, &alone).await? {
+            View::Shown => {}
+            View::Rests(span) => return Ok(Rest::For(span)),
+            // New records may be what the upstream shows again first.
+            View::Glimpse(span) if !together.is_empty() => {
+                let _ = self.read_together(cx, fence, spec).await?;
+                return Ok(Rest::For(span));
+            }
+            View::Glimpse(span) => return Ok(Rest::For(span)),
+        }
         if n_alone > 0 {
             self.read_alone(cx, fence, spec, alone.into_iter().take(SINGLES_A_STEP).collect()).await?;
         }
@@ -122,24 +138,17 @@ impl Sync {
         let source = Arc::clone(&self.source);
         let _reading = source.reading(&self.resource);
         let request = self.source.connector.fetch(spec, &keys, By::Bulk);
-        let before = self.source.started(fence);
-        let read = match self.source.send(cx, fence, permit, &request).await {
-            Ok((response, started)) => self.source.read_page(spec, By::Bulk, &response).map(|page| (page, started)).map_err(AskError::Read),
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok((page, started)) => self.apply_bulk(fence, &keys, page, started).await?,
-            Err(error) => self.bulk_failed(cx, fence, spec, due, before, &error).await?,
+        let read = |response: &Response| source.read_bulk(spec, response);
+        match self.source.send(cx, fence, permit, &request, read).await {
+            Ok(answer) => self.apply_bulk(fence, &keys, answer.what, answer.started).await?,
+            Err((error, started)) => self.bulk_failed(cx, fence, spec, due, started, &error).await?,
         }
         Ok(Rest::Again)
     }
 
-    async fn apply_bulk(&mut self, fence: &Fence, keys: &[Key], page: Page, started: Started) -> Result<(), crate::store::Error> {
+    async fn apply_bulk(&self, fence: &Fence, keys: &[Key], page: Page, started: Started) -> Result<(), crate::store::Error> {
         let mut observations = observed(&self.resource, By::Bulk, page, started);
         let found: std::collections::HashSet<Key> = observations.iter().map(|seen| seen.entity.key.clone()).collect();
-        if observations.iter().any(|seen| matches!(seen.what, What::Record { .. })) {
-            self.alive_at = Some(self.source.clock.monotonic());
-        }
         let missing = keys.iter().filter(|key| !found.contains(*key));
         observations.extend(missing.map(|key| Observed {
             entity: Entity { resource: self.resource.clone(), key: key.clone() },
@@ -150,80 +159,41 @@ impl Sync {
         Ok(())
     }
 
-    /// Nothing was learned. The marks stay, later each time; a batch that fails again and again is taken apart.
-    async fn bulk_failed(
-        &mut self,
-        cx: &Context,
-        fence: &Fence,
-        spec: &ResourceSpec,
-        due: Vec<DueMark>,
-        started: Started,
-        error: &AskError,
-    ) -> Result<(), crate::store::Error> {
-        match error {
-            AskError::Stopping | AskError::NoPermit(_) | AskError::Read(ReadError::RateLimited) => return Ok(()),
-            AskError::Read(ReadError::Unsupported) => return self.source.store.set_bulk_unsupported(fence, &self.resource).await,
-            _ => {}
-        }
-        let is_refused = matches!(error, AskError::Read(ReadError::Refused(_)));
-        let is_guilty = is_refused || error.is_too_large() || due.iter().any(|due| due.attempts >= SPLIT_AFTER) && is_about_keys(error);
-        if !is_guilty || due.len() < 2 {
-            return self.alone_failed(fence, &due, started, error).await;
-        }
-        // Halved until the guilty key stands alone with its own backoff. When both halves fail nobody is guilty.
-        let half = due.len() / 2;
-        let mut halves = vec![due[..half].to_vec(), due[half..].to_vec()];
-        while let Some(part) = halves.pop() {
-            let started = self.source.started(fence);
-            let keys: Vec<Key> = part.iter().map(|due| due.key.clone()).collect();
-            let request = self.source.connector.fetch(spec, &keys, By::Bulk);
-            match self.source.ask_page(cx, fence, Class::Live, spec, By::Bulk, &request).await {
-                Ok((page, started)) => self.apply_bulk(fence, &keys, page, started).await?,
-                Err((error, _)) if part.len() < 2 || !is_about_keys(&error) => self.alone_failed(fence, &part, started, &error).await?,
-                Err(_) => halves.extend([part[..part.len() / 2].to_vec(), part[part.len() / 2..].to_vec()]),
-            }
-        }
-        Ok(())
-    }
-
     async fn read_alone(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, due: Vec<DueMark>) -> Result<(), crate::store::Error> {
         let source = Arc::clone(&self.source);
         let _reading = source.reading(&self.resource);
-        let began = source.clock.monotonic();
         let reads = due.into_iter().map(|due| {
             let source = &source;
             async move {
-                let request = source.connector.fetch(spec, std::slice::from_ref(&due.key), By::Key);
-                let before = source.started(fence);
-                let read = source.ask_page(cx, fence, Class::Live, spec, By::Key, &request).await;
-                (due, before, read)
+                let read = source.ask_key(cx, fence, Class::Live, spec, &due.key).await;
+                (due, read)
             }
         });
         let reads: Vec<_> = futures_util::stream::iter(reads).buffer_unordered(SINGLES_AT_ONCE).collect().await;
         let (mut observations, mut absent) = (Vec::new(), Vec::new());
-        for (due, before, read) in reads {
+        for (due, read) in reads {
             match read {
-                Ok((page, started)) => {
-                    self.alive_at = Some(self.source.clock.monotonic());
-                    observations.extend(observed(&self.resource, By::Key, page, started));
-                }
+                Ok((page, started)) => observations.extend(observed(&self.resource, By::Key, page, started)),
                 Err((AskError::Read(ReadError::NotFound), Some(started))) => absent.push((due, started)),
                 Err((AskError::Stopping | AskError::NoPermit(_) | AskError::Read(ReadError::RateLimited), _)) => {}
-                Err((error, _)) => self.alone_failed(fence, &[due], before, &error).await?,
+                Err((error, started)) => self.alone_failed(fence, &[due], started, &error).await?,
             }
         }
         if !observations.is_empty() {
             self.source.apply(fence, LearnedBy::Mark, observations).await?;
         }
-        if absent.is_empty() { Ok(()) } else { self.remove(cx, fence, spec, absent, began).await }
+        if absent.is_empty() { Ok(()) } else { self.remove(cx, fence, spec, absent).await }
     }
 
     /// A read that cannot be taken apart any further: again later, or never if the record is larger than an answer may be.
-    async fn alone_failed(&self, fence: &Fence, due: &[DueMark], started: Started, error: &AskError) -> Result<(), crate::store::Error> {
-        let [alone] = due else { return self.defer(fence, due, error).await };
-        if !error.is_too_large() {
-            return self.defer(fence, due, error).await;
-        }
+    async fn alone_failed(
+        &self,
+        fence: &Fence,
+        due: &[DueMark],
+        started: Option<Started>,
+        error: &AskError,
+    ) -> Result<(), crate::store::Error> {
+        let ([alone], Some(started), true) = (due, started, error.is_too_large()) else { return self.defer(fence, due, error).await };
         let key = Some(alone.key.clone());
         let unreadable = Unreadable { key, reason: error.to_string(), raw: bytes::Bytes::new() };
         let entity = Entity { resource: self.resource.clone(), key: alone.key.clone() };
@@ -238,13 +208,6 @@ impl Sync {
         let not_before = self.source.clock.now().plus(delay);
         self.source.store.defer_marks(fence, &self.resource, &keys, not_before, &error.to_string()).await
     }
-}
-
-/// Whether an error can be the fault of one key rather than of the upstream, the credential or the line.
-fn is_about_keys(error: &AskError) -> bool {
-    let is_read =
-        matches!(error, AskError::Read(ReadError::Refused(_) | ReadError::Server(_) | ReadError::NotFound | ReadError::Malformed(_)));
-    is_read || error.is_too_large()
 }
 
 /// The observations of a page; what cannot be read and has no key says nothing about any entity.

@@ -56,6 +56,20 @@ section! {
         passes: bool = default("true");
         /// When too many records vanish at once, rows stay and a person decides.
         brake: Brake = table();
+        /// When an endpoint of the upstream, or all of it, is left alone for a while.
+        breaker: Breaker = table();
+    }
+}
+
+section! {
+    /// After so many failures in a row only a probe goes now and then.
+    pub struct Breaker {
+        /// Failures in a row; five are no accident.
+        failures: u32 = default("5"), within(1..=1_000);
+        /// Time before the first probe, enough to spare an ailing server; each failed probe doubles it.
+        open_for: Duration = default("\"10s\""), within(Duration::from_millis(100)..=seconds(3_600));
+        /// The longest time between two probes, which is how late a recovery may be noticed.
+        open_max: Duration = default("\"5m\""), within(seconds(1)..=days(1));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::{self, Config, Connector as Configured, Productive as Product
 use crate::connectors::Credential;
 use crate::connectors::productive::{Options, Productive, ResourceOptions};
 use crate::model::SourceName;
-use crate::quota::{Class, Concurrency, Expected, Limit, Limits, QuotaShare, Shape, Unit};
+use crate::quota::{BreakerOptions, Class, Concurrency, Expected, Limit, Limits, QuotaShare, Shape, Unit};
 use crate::upstream::{self, ByteBudget, Credentials, Upstream};
 
 /// Time for connecting to an upstream.
@@ -45,6 +45,11 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
         manages_hooks: productive.manage_token.is_some(),
         secrets: productive.secrets.clone(),
         brake: Brake { share: common.brake.share, rows: common.brake.rows, cap: common.brake.cap },
+        breaker: BreakerOptions {
+            failures: common.breaker.failures,
+            open_for: common.breaker.open_for,
+            open_max: common.breaker.open_max.max(common.breaker.open_for),
+        },
         patience: PATIENCE,
     };
     let scope = format!("productive:org:{}", productive.organization);

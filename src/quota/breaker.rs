@@ -97,6 +97,13 @@ impl Breaker {
         }
     }
 
+    /// The probe ended without a word about the upstream (it was not sent, or refused by a rate limit): another may go at once.
+    pub fn abandoned(&mut self, now: Duration) {
+        if self.state == State::HalfOpen {
+            self.state = State::Open(now);
+        }
+    }
+
     /// The state.
     #[must_use]
     pub fn state(&self) -> State {
@@ -143,6 +150,16 @@ mod tests {
         breaker.failed(SECOND * 12);
         assert_eq!(breaker.state(), State::Open(SECOND * 27));
         assert_eq!(breaker.gate(SECOND * 26), Gate::Wait(Some(SECOND * 27)));
+    }
+
+    #[test]
+    fn a_probe_that_tells_nothing_is_followed_by_another_at_once() {
+        let mut breaker = opened();
+        assert_eq!(breaker.gate(SECOND * 11), Gate::Probe);
+        breaker.abandoned(SECOND * 12);
+        assert_eq!(breaker.gate(SECOND * 12), Gate::Probe);
+        breaker.failed(SECOND * 13);
+        assert_eq!(breaker.state(), State::Open(SECOND * 28), "the pause had not grown meanwhile");
     }
 
     #[test]

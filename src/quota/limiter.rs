@@ -257,6 +257,23 @@ impl Limiter {
         }
     }
 
+    /// Whether a 429 pauses everything now.
+    #[must_use]
+    pub fn is_paused(&self, now: Duration) -> bool {
+        self.paused_until > now
+    }
+
+    /// Nothing goes until `until`: a pause that an earlier limiter was told of.
+    pub fn pause(&mut self, now: Duration, until: Duration) {
+        self.paused_until = self.paused_until.max(self.clamped(now, until));
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.permits.len()
+    }
+
     /// The upstream answered 503: this endpoint rests until `until` (clamped to the longest window). Settle the permit as well.
     pub fn unavailable(&mut self, now: Duration, endpoint: &str, until: Duration) {
         let until = self.clamped(now, until);

@@ -1,12 +1,15 @@
 //! Permits of a scope, booked in blocks before they are used, so that a restart cannot spend them twice.
 
 use sea_orm::ConnectionTrait;
-use sea_orm::sea_query::{Expr, ExprTrait, Order, Query};
+use sea_orm::sea_query::{Cond, Condition, Expr, ExprTrait, Order, Query};
 
 use crate::clock::Timestamp;
 use crate::quota::{BlockId, Bookings, StoredBlock};
 use crate::store::connect::{Lane, Store};
 use crate::store::error::{Error, Kind};
+
+/// A pause stands among the blocks of its scope under this name, which is no limit's: it binds all of them.
+const PAUSE: &str = "pause";
 
 impl Store {
     /// Writes what a limiter wants written, in one transaction: new blocks (their rows are returned in the order of
@@ -58,6 +61,36 @@ impl Store {
         Ok(ids)
     }
 
+    /// Remembers until when the upstream wants to hear nothing from a scope.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`].
+    pub async fn keep_pause(&self, scope: &str, until: Timestamp) -> Result<(), Error> {
+        self.run(|| async {
+            let tx = self.begin(Lane::Work, "pause").await?;
+            let delete = Query::delete().from_table("instep_permit_block").cond_where(pause_of(scope)).take();
+            tx.db.execute(&delete).await?;
+            let insert = Query::insert()
+                .into_table("instep_permit_block")
+                .columns(["scope", "limit_id", "amount", "booked_at", "finished_at"])
+                .values_panic([scope.into(), PAUSE.into(), 0_i64.into(), self.now().0.into(), until.0.into()])
+                .take();
+            tx.db.execute(&insert).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Until when the upstream wanted to hear nothing from a scope, as far as that was written down.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`].
+    pub async fn kept_pause(&self, scope: &str) -> Result<Option<Timestamp>, Error> {
+        let select = Query::select().column("finished_at").from("instep_permit_block").cond_where(pause_of(scope)).take();
+        let row = self.reader().query_one(&select).await?;
+        Ok(row.map(|row| row.try_get("", "finished_at")).transpose()?.flatten().map(Timestamp))
+    }
+
     /// The blocks of a scope, in the order in which they were booked.
     ///
     /// # Errors
@@ -65,7 +98,7 @@ impl Store {
     pub async fn blocks(&self, scope: &str) -> Result<Vec<StoredBlock>, Error> {
         let mut select = Query::select();
         select.columns(["id", "limit_id", "amount", "finished_at"]).from("instep_permit_block");
-        select.and_where(Expr::col("scope").eq(scope)).order_by("id", Order::Asc);
+        select.and_where(Expr::col("scope").eq(scope)).and_where(Expr::col("limit_id").ne(PAUSE)).order_by("id", Order::Asc);
         let rows = self.reader().query_all(&select).await?;
         let block = |row: &sea_orm::QueryResult| -> Result<StoredBlock, Error> {
             Ok(StoredBlock {
@@ -77,4 +110,8 @@ impl Store {
         };
         rows.iter().map(block).collect()
     }
+}
+
+fn pause_of(scope: &str) -> Condition {
+    Cond::all().add(Expr::col("scope").eq(scope)).add(Expr::col("limit_id").eq(PAUSE))
 }

@@ -10,7 +10,7 @@ use crate::store::error::{Error, Kind};
 use crate::store::fence::Fence;
 use crate::store::marks::MarkReason;
 use crate::store::passes::{Pass, seen_label};
-use crate::store::sql::of_resource;
+use crate::store::sql::{of_resource, padded};
 
 /// Suspects marked in one transaction.
 const CHUNK: u64 = 200;
@@ -37,29 +37,31 @@ impl Store {
         self.count(&select).await
     }
 
-    /// A live entity without a mark, other than these: the control that must answer before an absence counts.
-    /// The one that was seen alive last, if it still stands.
+    /// Live entities other than these whose delete nobody has announced: controls that must answer before an absence counts. The
+    /// one that was seen alive last comes first; the others are a sample of `n`.
     ///
     /// # Errors
     /// [`Kind::Unavailable`].
-    pub async fn control_key(&self, source: &SourceName, resource: &ResourceName, except: &[Key]) -> Result<Option<Key>, Error> {
+    pub async fn control_keys(&self, source: &SourceName, resource: &ResourceName, except: &[Key], n: u64) -> Result<Vec<Key>, Error> {
         let mut last = Query::select();
         last.column("control_key").from("instep_progress").and_where(of_resource(source, resource));
         let row = self.reader().query_one(&last).await?;
         let last: Option<String> = row.map(|row| row.try_get("", "control_key")).transpose()?.flatten();
-        let excluded = |key: &str| except.iter().any(|except| except.as_str() == key);
-        let mut unmarked = live(source, resource);
-        let marked = Query::select().column("key").from("instep_mark").and_where(of_resource(source, resource)).take();
-        unmarked.column("key").and_where(Expr::col("key").not_in_subquery(marked));
-        if let Some(last) = last.filter(|last| !excluded(last)) {
-            let same = unmarked.clone().and_where(Expr::col("key").eq(last)).take();
-            if let Some(key) = self.keys(&same).await?.pop() {
-                return Ok(Some(key));
-            }
+        let mut standing = live(source, resource);
+        let announced = Query::select().column("key").from("instep_mark").and_where(of_resource(source, resource)).take();
+        let announced = announced.clone().and_where(Expr::cust("announced_delete")).take();
+        standing.column("key").and_where(Expr::col("key").not_in_subquery(announced));
+        if !except.is_empty() {
+            standing.and_where(Expr::col("key").is_not_in(padded(except.iter().map(Key::as_str))));
         }
-        // One more than are excluded always holds one that is not.
-        unmarked.order_by("key", Order::Desc).limit(u64::try_from(except.len()).unwrap_or(CHUNK).saturating_add(1));
-        Ok(self.keys(&unmarked).await?.into_iter().find(|key| !excluded(key.as_str())))
+        let mut keys = Vec::new();
+        if let Some(last) = last {
+            keys = self.keys(&standing.clone().and_where(Expr::col("key").eq(last)).take()).await?;
+        }
+        if n > 0 {
+            keys.extend(self.keys(standing.order_by_expr(Func::random().into(), Order::Asc).limit(n)).await?);
+        }
+        Ok(keys)
     }
 
     /// How many live rows a finished sweep has not met.

@@ -9,11 +9,11 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use crate::support::Process;
 
 mod aborts;
+mod actors;
 mod limiter;
+mod panics;
 mod story;
 mod unknown_outcomes;
-mod actors;
-mod panics;
 
 /// The fail points of a running daemon.
 pub(crate) struct Points {

@@ -37,7 +37,7 @@ async fn a_connector_that_panics_costs_what_it_panicked_on(database: Database) {
     universe.sandbox.change_silently("tasks", &keys[0], json!({ "title": "read with a panic" })).await;
     universe.deliver_surely("task-updated", about_task(&keys[0], "look")).await;
     universe.in_step(SOON).await;
-    points.set("connector::read_feed", "2*panic->off");
+    points.set("connector::read", "2*panic->off");
     universe
         .sandbox
         .control("update", json!({ "collection": "tasks", "id": keys[1], "attributes": { "title": "fed with a panic" } }))

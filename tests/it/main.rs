@@ -20,6 +20,8 @@ mod failpoints;
 mod failpoints_table;
 mod large_pages;
 mod long_reader;
+mod lost_view;
+
 mod memory;
 mod one_daemon;
 mod poison;
@@ -30,3 +32,4 @@ mod rotation;
 mod service;
 mod soak;
 mod tidy;
+mod upstream_faults;

@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use instep::clock::Clock;
 
 pub(crate) mod database;
+pub(crate) mod hostile;
 pub(crate) mod load;
 pub(crate) mod postgres;
 pub(crate) mod process;

@@ -37,6 +37,22 @@ pub(crate) struct Setup {
     pub(crate) limits: &'static [&'static str],
     /// What the daemon knows of them: lines of the source.
     pub(crate) quota: &'static str,
+    /// Further sources of the daemon.
+    pub(crate) others: Vec<Other>,
+}
+
+/// A source beside `pmp`, with tasks alone, an organisation and so a quota of its own, and an upstream that the test has started.
+#[derive(Clone, Debug)]
+pub(crate) struct Other {
+    pub(crate) name: String,
+    pub(crate) organization: u64,
+    pub(crate) url: String,
+    /// Its quota, as it stands in the configuration.
+    pub(crate) quota: &'static str,
+    /// Further lines of the source.
+    pub(crate) source: &'static str,
+    /// What is in the table of the tasks.
+    pub(crate) tasks: &'static str,
 }
 
 impl Default for Setup {
@@ -51,6 +67,7 @@ impl Default for Setup {
             sandbox: Vec::new(),
             limits: &UNLIMITED,
             quota: "quota = [{ requests = 2000, per = \"1s\" }, { concurrent = 8 }]",
+            others: Vec::new(),
         }
     }
 }
@@ -66,6 +83,8 @@ pub(crate) struct Universe {
     pub(crate) hooks_port: u16,
     pub(crate) admin_port: u16,
     resources: Vec<&'static str>,
+    /// Resources of all sources.
+    n_resources: usize,
     daemon: Option<Process>,
 }
 
@@ -74,8 +93,10 @@ impl Universe {
     pub(crate) fn new(database: Database, setup: &Setup) -> Self {
         let client = client();
         let sandbox = Sandbox::start(database.folder(), setup, client.clone());
-        let resources = setup.resources.iter().map(|(name, _)| *name).collect();
-        let universe = Self { database, sandbox, client, hooks_port: free_port(), admin_port: free_port(), resources, daemon: None };
+        let resources: Vec<_> = setup.resources.iter().map(|(name, _)| *name).collect();
+        let n_resources = resources.len() + setup.others.len();
+        let (hooks_port, admin_port) = (free_port(), free_port());
+        let universe = Self { database, sandbox, client, hooks_port, admin_port, resources, n_resources, daemon: None };
         std::fs::write(universe.folder("token"), "read").expect("our own folder");
         std::fs::write(universe.folder("hook-token"), TOKEN).expect("our own folder");
         std::fs::write(universe.config(), universe.configuration(setup)).expect("our own folder");
@@ -105,21 +126,30 @@ impl Universe {
         );
         let _ = write!(
             text,
-            "[sources.pmp]\nkind = \"productive\"\norganization = 435\nurl = {:?}\ntoken = {{ file = {token:?} }}\n\
-             manage_token = {{ file = {token:?} }}\nsecrets = [{{ file = {:?} }}]\npublic_url = \"http://127.0.0.1:{}\"\n\
-             exclude = []\nlinger = \"50ms\"\n\
-             read_lag = \"0s\"\nlist_lag = \"0s\"\nfeed_poll = \"1s\"\n{}\n{}\n[sources.pmp.resources]\n",
-            self.sandbox.url,
-            self.folder("hook-token"),
+            "[sources.pmp]\nmanage_token = {{ file = {:?} }}\npublic_url = \"http://127.0.0.1:{}\"\n{}{}\n[sources.pmp.resources]\n",
+            self.folder("token"),
             self.hooks_port,
-            setup.quota,
+            self.common(435, &self.sandbox.url, setup.quota),
             setup.source,
-            token = self.folder("token"),
         );
         for (name, table) in &setup.resources {
             let _ = writeln!(text, "{name} = {{ {table} }}");
         }
+        for Other { name, organization, url, quota, source, tasks } in &setup.others {
+            let common = self.common(*organization, url, &format!("quota = {quota}"));
+            let _ = write!(text, "[sources.{name}]\n{common}{source}\n[sources.{name}.resources]\ntasks = {{ {tasks} }}\n");
+        }
         text
+    }
+
+    /// What every source has.
+    fn common(&self, organization: u64, url: &str, quota: &str) -> String {
+        let (token, secret) = (self.folder("token"), self.folder("hook-token"));
+        format!(
+            "kind = \"productive\"\norganization = {organization}\nurl = {url:?}\ntoken = {{ file = {token:?} }}\n\
+             secrets = [{{ file = {secret:?} }}]\n{quota}\nexclude = []\nlinger = \"50ms\"\n\
+             read_lag = \"0s\"\nlist_lag = \"0s\"\nfeed_poll = \"1s\"\n"
+        )
     }
 
     /// A file in the test's folder.
@@ -198,7 +228,7 @@ impl Universe {
 
     /// Waits until every resource was read completely once, and nothing is left to look at.
     pub(crate) async fn backfilled(&self) {
-        let n = self.resources.len() as i64;
+        let n = self.n_resources as i64;
         eventually("the first sweep ends", BACKFILL, async || {
             let sql = "select count(*) as n from instep_resources where complete_as_of is not null";
             let complete = self.database.try_number(sql).await?;
@@ -238,7 +268,12 @@ impl Universe {
 
     /// Sends a delivery with a right signature; the answer's status, or why there was none.
     pub(crate) async fn deliver(&self, route: &str, body: impl AsRef<[u8]>) -> Result<u16, String> {
-        deliver(&self.client, self.hooks_port, route, body).await
+        self.deliver_to("pmp", route, body).await
+    }
+
+    /// As [`Self::deliver`], for another source.
+    pub(crate) async fn deliver_to(&self, source: &str, route: &str, body: impl AsRef<[u8]>) -> Result<u16, String> {
+        deliver_to(&self.client, self.hooks_port, source, route, body).await
     }
 
     /// Sends a delivery until it is acknowledged, as upstreams do; on a busy machine a commit may take longer than a caller waits.
@@ -267,8 +302,17 @@ impl Universe {
 
     /// Where the replica of a resource and the true state differ, field by field.
     pub(crate) async fn differences(&self, resource: &str) -> Result<Vec<String>, String> {
-        let rows = self.database.try_rows(&format!("select key, payload from pmp_{resource}"), &["key", "payload"]).await?;
-        let truth = self.sandbox.truth(resource).await;
+        self.differences_of("pmp", resource, &self.sandbox.truth(resource).await).await
+    }
+
+    /// Where the replica of a source's resource and a true state differ, field by field.
+    pub(crate) async fn differences_of(
+        &self,
+        source: &str,
+        resource: &str,
+        truth: &BTreeMap<String, Value>,
+    ) -> Result<Vec<String>, String> {
+        let rows = self.database.try_rows(&format!("select key, payload from {source}_{resource}"), &["key", "payload"]).await?;
         let mut replica = BTreeMap::new();
         for row in rows {
             let (Some(Some(key)), Some(Some(payload))) = (row.first().cloned(), row.get(1).cloned()) else {
@@ -317,7 +361,19 @@ pub(crate) fn client() -> reqwest::Client {
 
 /// Sends a delivery with a right signature.
 pub(crate) async fn deliver(client: &reqwest::Client, port: u16, route: &str, body: impl AsRef<[u8]>) -> Result<u16, String> {
-    let (url, body) = (format!("http://127.0.0.1:{port}/hooks/pmp/{route}"), body.as_ref().to_vec());
+    deliver_to(client, port, "pmp", route, body).await
+}
+
+/// As [`deliver`], to any source; all have the same signature token.
+pub(crate) async fn deliver_to(
+    client: &reqwest::Client,
+    port: u16,
+    source: &str,
+    route: &str,
+    body: impl AsRef<[u8]>,
+) -> Result<u16, String> {
+    let url = format!("http://127.0.0.1:{port}/hooks/{source}/{route}");
+    let body = body.as_ref().to_vec();
     let request = client.post(url).header("content-type", "application/json").header("productive-signature", signature(TOKEN, &body));
     let answer = request.body(body).send().await.map_err(|error| error.to_string())?;
     Ok(answer.status().as_u16())

@@ -8,12 +8,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Options, Verdict};
-use crate::quota::{Breaker, BreakerOptions, Class, Decision, Limiter, Outcome, PermitId, State as BreakerState, StoredBlock, headers};
+use super::{Health, Options, Target, Verdict};
+use crate::clock::Timestamp;
+use crate::quota::{Breaker, Class, Decision, Limiter, Outcome, PermitId, State as BreakerState, StoredBlock, headers};
 use crate::report::{BreakerClosed, BreakerOpened, RateLimited};
+use crate::retry::RetryPolicy;
 
 /// Without a header that says otherwise a 429 pauses this long and a 503 half of it.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
+/// A 429 that asks for a shorter pause than the first, for none or for one in the past, pauses this long instead, doubling with each
+/// further one up to the second: who refuses all the same is not to be asked without end.
+const PAUSE_MIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Pauses shorter than a restart need not outlive one.
+const PAUSE_KEPT: Duration = Duration::from_secs(2);
 
 /// The books, while there are any.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +51,11 @@ impl Shelf {
 pub(super) struct Books {
     options: Options,
     pub(super) limiter: Limiter,
-    pub(super) breakers: HashMap<String, Breaker>,
+    pub(super) breakers: HashMap<Target, Breaker>,
+    /// Pauses in a row that a 429 asked for.
+    refusals: u32,
+    /// A pause that has to be written down.
+    pub(super) unwritten: Option<Timestamp>,
 }
 
 /// What is to be done about a request that waits.
@@ -56,25 +67,38 @@ pub(super) enum Step {
 
 impl Books {
     /// The books as the rows tell them.
-    pub(super) fn restored(options: &Options, blocks: &[StoredBlock]) -> Self {
+    pub(super) fn restored(options: &Options, blocks: &[StoredBlock], paused_until: Option<Timestamp>) -> Self {
+        let (now, wall) = (options.clock.monotonic(), options.clock.now());
         let mut limiter = Limiter::new(options.limits.clone(), rand::random());
-        limiter.restore(blocks, options.clock.monotonic(), options.clock.now());
-        Self { options: options.clone(), limiter, breakers: HashMap::new() }
+        limiter.restore(blocks, now, wall);
+        if let Some(until) = paused_until {
+            limiter.pause(now, now + until.since(wall));
+        }
+        Self { options: options.clone(), limiter, breakers: HashMap::new(), refusals: 0, unwritten: None }
     }
 
     /// Whether a request may go now; `later` is when to ask again where nothing better is known.
-    pub(super) fn decide(&mut self, class: Class, endpoint: &str, now: Duration, later: Duration) -> Step {
-        // The breaker's probe is taken only when the limits let it go, or a waiting probe would keep everybody out.
-        match self.breakers.get(endpoint).map(Breaker::state) {
-            Some(BreakerState::Open(until)) if now < until => return Step::Wait(until),
-            Some(BreakerState::HalfOpen) => return Step::Wait(later),
-            _ => {}
+    pub(super) fn decide(&mut self, class: Class, target: &Target, now: Duration, later: Duration) -> Step {
+        // The pause after a 429 may be over, but only an answer shows that the refusing is.
+        if self.refusals > 0 && self.limiter.in_flight() > 0 {
+            return Step::Wait(later);
         }
-        match self.limiter.acquire(now, class, endpoint) {
+        let concerned = [target.clone(), target.whole()];
+        // A breaker's probe is taken only when the limits let it go, or a waiting probe would keep everybody out.
+        for breaker in concerned.iter().filter_map(|target| self.breakers.get(target)) {
+            match breaker.state() {
+                BreakerState::Open(until) if now < until => return Step::Wait(until),
+                BreakerState::HalfOpen => return Step::Wait(later),
+                _ => {}
+            }
+        }
+        match self.limiter.acquire(now, class, &target.name()) {
             Decision::Granted(id) => {
-                if let Some(breaker) = self.breakers.get_mut(endpoint) {
-                    // Passes or becomes the probe: what would wait was turned away above.
-                    let _ = breaker.gate(now);
+                for target in concerned {
+                    if let Some(breaker) = self.breakers.get_mut(&target) {
+                        // Passes or becomes the probe: what would wait was turned away above.
+                        let _ = breaker.gate(now);
+                    }
                 }
                 Step::Granted(id)
             }
@@ -84,47 +108,75 @@ impl Books {
     }
 
     /// Enters the end of a request; without a verdict it is lost. Ends of other books' permits are ignored.
-    pub(super) fn ended(&mut self, id: PermitId, endpoint: &str, verdict: Option<Verdict>) {
+    pub(super) fn ended(&mut self, id: PermitId, target: &Target, verdict: Option<Verdict>) {
         let (now, wall) = (self.options.clock.monotonic(), self.options.clock.now());
-        let breaker = self.breakers.entry(endpoint.to_owned()).or_insert_with(|| Breaker::new(BreakerOptions::default()));
-        let was = breaker.state();
         match verdict {
             None => {
                 self.limiter.lost(id, now, wall);
-                breaker.failed(now);
+                self.judge(target, Some(false), now);
+                // Somebody was there to keep silent; a probe of the source that was lost has not shown it well, either.
+                self.judge(&target.whole(), None, now);
             }
             Some(Verdict::Unused) => {
                 self.limiter.unused(id, now, wall);
-                if was == BreakerState::HalfOpen {
-                    // It was the probe, and nothing was probed.
-                    breaker.failed(now);
-                }
+                self.judge(target, None, now);
+                self.judge(&target.whole(), None, now);
             }
-            Some(Verdict::NotSent) => {
+            Some(Verdict::NotReached) => {
                 self.limiter.settle(id, now, wall, Outcome::default());
-                breaker.failed(now);
+                self.judge(target, None, now);
+                self.judge(&target.whole(), Some(false), now);
             }
-            Some(Verdict::Answered { status, wait, bytes }) => {
+            Some(Verdict::Answered { status, wait, bytes, health }) => {
                 self.limiter.settle(id, now, wall, Outcome { bytes: Some(bytes), ..Outcome::default() });
                 let longest = self.options.limits.longest_window();
                 let asked = wait.and_then(|value| headers::wait(&value, wall, longest));
-                match status {
-                    429 => {
-                        self.limiter.refused(now, now + asked.unwrap_or(DEFAULT_PAUSE), None);
-                        let seconds = asked.unwrap_or(DEFAULT_PAUSE).as_secs_f64();
-                        let (source, scope) = (self.options.source.clone(), self.options.scope.clone());
-                        self.options.reporter.emit(RateLimited { source, scope, seconds });
+                if status == 429 {
+                    self.refused(asked, now, wall);
+                } else {
+                    self.refusals = 0;
+                    if status == 503 {
+                        self.limiter.unavailable(now, &target.name(), now + asked.unwrap_or(DEFAULT_PAUSE / 2));
                     }
-                    503 => self.limiter.unavailable(now, endpoint, now + asked.unwrap_or(DEFAULT_PAUSE / 2)),
-                    _ => {}
                 }
-                if status >= 500 { breaker.failed(now) } else { breaker.succeeded() }
+                let is_well = (status != 429).then_some(health == Health::Well);
+                self.judge(target, is_well.filter(|_| health != Health::Denied), now);
+                self.judge(&target.whole(), (status != 429).then_some(health != Health::Denied), now);
             }
         }
-        let (source, endpoint) = (self.options.source.clone(), endpoint.to_owned());
+    }
+
+    /// Everything of the scope pauses. Refusals that were under way when the pause began belong to it.
+    fn refused(&mut self, asked: Option<Duration>, now: Duration, wall: Timestamp) {
+        if !self.limiter.is_paused(now) {
+            self.refusals = self.refusals.saturating_add(1);
+        }
+        let (first, last) = PAUSE_MIN;
+        let least = RetryPolicy::new(first, last, 2.0, 0.0).expect("invariant: the constants are a valid policy");
+        let asked = asked.unwrap_or(DEFAULT_PAUSE);
+        let pause = if asked < first { least.delay(self.refusals, 0) } else { asked }.min(self.options.limits.longest_window());
+        self.limiter.refused(now, now + pause, None);
+        if pause >= PAUSE_KEPT {
+            self.unwritten = self.unwritten.max(Some(wall.plus(pause)));
+        }
+        let (source, scope) = (self.options.source.clone(), self.options.scope.clone());
+        self.options.reporter.emit(RateLimited { source, scope, seconds: pause.as_secs_f64() });
+    }
+
+    /// Tells a breaker how a request of its ended; `None`: without a word about the upstream.
+    fn judge(&mut self, target: &Target, is_well: Option<bool>, now: Duration) {
+        let options = self.options.breaker;
+        let breaker = self.breakers.entry(target.clone()).or_insert_with(|| Breaker::new(options));
+        let was = breaker.state();
+        match is_well {
+            Some(true) => breaker.succeeded(),
+            Some(false) => breaker.failed(now),
+            None => breaker.abandoned(now),
+        }
+        let Target { source, endpoint } = target.clone();
         match (was, breaker.state()) {
             (BreakerState::Open(_), BreakerState::Open(_)) => {}
-            (_, BreakerState::Open(until)) => {
+            (_, BreakerState::Open(until)) if is_well == Some(false) => {
                 let seconds = until.saturating_sub(now).as_secs_f64();
                 self.options.reporter.emit(BreakerOpened { source, endpoint, seconds });
             }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Reconciler;
-use crate::actors::ask::{AskError, guarded};
-use crate::connectors::{FeedPage, FeedRow, FeedSpec, ReadError};
+use super::{GIVEN_UP_REST, LEADS_BACK, Reconciler};
+use crate::actors::ask::{Answer, AskError};
+use crate::connectors::{FeedPage, FeedRow, FeedSpec, ReadError, Response};
 use crate::model::ResourceName;
 use crate::quota::Class;
 use crate::report::FetchFailed;
@@ -48,20 +48,27 @@ impl Reconciler {
         };
         let since = from.since.unwrap_or(began).minus(feed.overlap);
         let request = source.connector.feed(feed, since, from.cursor.as_deref());
-        let answer = source.ask(cx, fence, Class::Incremental, &request).await;
-        let read = answer.and_then(|(response, _)| {
-            let page = guarded("read_feed", || source.connector.read_feed(feed, &response));
-            Ok(page.unwrap_or(Err(ReadError::Malformed("the connector panicked on it")))?)
-        });
-        match read {
-            Ok(page) => {
+        let read = |response: &Response| source.connector.read_feed(feed, response);
+        match source.ask(cx, fence, Class::Incremental, &request, read).await.map_err(|(error, _)| error) {
+            Ok(Answer { what: page, .. }) => {
+                if from.cursor.is_none() {
+                    self.tours.remove(feed.name);
+                }
+                let tour = self.tours.entry(feed.name.to_owned()).or_default();
+                if page.next.as_ref().is_some_and(|next| tour.leads_back(next)) {
+                    // Its rows are noted, but nothing says that they are all: the next poll asks from the same bound.
+                    self.step(fence, feed, Some(from.clone()), FeedCursor { since: from.since, cursor: None }, page).await?;
+                    source.ails(feed.name, Some(LEADS_BACK.to_owned()));
+                    self.trouble.rest(feed.name, GIVEN_UP_REST);
+                    return Ok(());
+                }
                 self.trouble.over(feed.name);
                 source.ails(feed.name, None);
                 // The cursor's `since` moves only when a poll has met its last page: pages are asked for from one fixed bound.
                 let highest = page.rows.iter().flatten().filter_map(|row| row.at).max();
                 let to = match &page.next {
-                    Some(next) if from.cursor.as_ref() != Some(next) => FeedCursor { since: from.since, cursor: Some(next.clone()) },
-                    _ => FeedCursor { since: highest.max(from.since), cursor: None },
+                    Some(next) => FeedCursor { since: from.since, cursor: Some(next.clone()) },
+                    None => FeedCursor { since: highest.max(from.since), cursor: None },
                 };
                 self.step(fence, feed, Some(from), to, page).await
             }

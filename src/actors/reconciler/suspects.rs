@@ -20,12 +20,14 @@ impl Reconciler {
     pub(super) async fn suspect(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, pass: &Pass) -> Result<Option<String>, Error> {
         let source = &self.source;
         let n_suspects = source.store.count_suspects(&source.name, pass).await?;
+        if n_suspects > 0 && n_suspects == source.store.live_rows(&source.name, &spec.name).await? {
+            return Ok(Some(format!("the list shows none of the {n_suspects} records that there were")));
+        }
         if n_suspects > SAMPLE {
             let keys = source.store.sample_suspects(&source.name, pass, SAMPLE).await?;
             let (mut n_alive, mut n_gone) = (0, 0);
             for key in &keys {
-                let request = source.connector.fetch(spec, std::slice::from_ref(key), By::Key);
-                match source.ask_page(cx, fence, Class::Sweep, spec, By::Key, &request).await {
+                match source.ask_key(cx, fence, Class::Sweep, spec, key).await {
                     Ok((page, started)) => {
                         n_alive += 1;
                         let seen = crate::actors::sync::observed(&spec.name, By::Key, page, started);

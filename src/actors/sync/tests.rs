@@ -1,7 +1,5 @@
 //! The actor, the limiter and the rule, against a small upstream.
 
-use std::sync::atomic::Ordering;
-
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::Secrets;
 use crate::connectors::productive::{Options, Productive, ResourceOptions};
 use crate::model::Operation;
-use crate::quota::{Concurrency, Expected, Limit, Limits, Shape, Unit};
+use crate::quota::{BreakerOptions, Concurrency, Expected, Limit, Limits, Shape, Unit};
 use crate::report::Reporter;
 use crate::store::testing::{batch, hint, on_both, read, source as name, tasks, texts};
 use crate::store::{Batch, Store};
@@ -126,6 +124,7 @@ fn source(store: &Store, fake: &Fake, brake: Brake) -> Source {
         manages_hooks: false,
         secrets: Secrets(Vec::new()),
         brake,
+        breaker: BreakerOptions::default(),
         patience: PATIENCE,
     };
     let minute = Shape::Window(Duration::from_secs(60));
@@ -151,6 +150,7 @@ fn run(source: &Arc<Source>) -> (CancellationToken, tokio::task::JoinHandle<Ende
         limits: source.limits.clone(),
         store: source.store.clone(),
         clock: source.clock,
+        breaker: source.settings.breaker,
         reporter: source.reporter.clone(),
     };
     let children = vec![limiter::spec(options, source.limiter.clone()), spec(Arc::clone(source), tasks())];
@@ -208,7 +208,7 @@ async fn absence_alone_removes_no_more_than_the_budget() {
         running.until("the rest is held", "select count(*) as v from instep_mark where held", "3").await;
         // Holding comes first, then the removal of those within the budget.
         running.until("the budget is used", "select count(*) as v from instep_change where operation = 'delete'", "2").await;
-        assert!(texts(&store, APPLIED).await == ["0"] && !running.source.view_lost.load(Ordering::Acquire));
+        assert!(texts(&store, APPLIED).await == ["0"] && !running.source.view_lost());
         running.stop().await;
     })
     .await;
@@ -224,7 +224,7 @@ async fn nothing_is_removed_while_a_record_known_alive_is_not_shown_either() {
             let running = Running::start(&store, 4, &[1, 2, 3], LOOSE, answers).await;
             let absent = "select count(*) as v from instep_mark where held and key in ('1', '2')";
             running.until("both are held", absent, "2").await;
-            assert!(running.source.view_lost.load(Ordering::Acquire), "the source says so");
+            assert!(running.source.view_lost(), "the source says so");
             assert!(!texts(&store, OPERATIONS).await.contains(&"delete".to_owned()));
             running.stop().await;
         })
