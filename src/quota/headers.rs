@@ -46,6 +46,7 @@ fn number_wait(number: f64, wall: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -74,6 +75,23 @@ mod tests {
         assert_eq!(waits("Sat, 14 Mar 2026 04:17:49 GMT"), Some(30_000));
         assert_eq!(waits("Sat, 14 Mar 2026 04:17:09 GMT"), Some(0));
         assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Timestamp(784_111_777_000_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_header_says_no_wait_is_longer_than_the_longest(value in "\\PC{0,40}", number: f64, at: i64) {
+            for value in [value, number.to_string(), format!("{number:e}"), at.to_string()] {
+                prop_assert!(wait(&value, Timestamp(at / 2), LONGEST).is_none_or(|wait| wait <= LONGEST), "{value}");
+            }
+        }
+
+        #[test]
+        fn spans_and_instants_that_mean_the_same_are_the_same(seconds in 0_u64..3_600) {
+            let span = waits(&seconds.to_string());
+            prop_assert_eq!(span, Some(u128::from(seconds) * 1_000));
+            prop_assert_eq!(waits(&(1_773_461_839 + seconds).to_string()), span);
+            prop_assert_eq!(waits(&format!("-{seconds}")), Some(0));
+        }
     }
 
     #[test]

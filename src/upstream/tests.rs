@@ -21,13 +21,11 @@ fn connector() -> Productive {
 }
 
 fn upstream(root: &Url) -> Upstream {
-    let options = Options {
-        root: root.clone(),
-        response_max: CAP,
-        responses_in_flight: ByteBudget::new(10 * CAP),
-        connect_timeout: SHORT,
-        timeout: SHORT,
-    };
+    sharing(root, ByteBudget::new(10 * CAP))
+}
+
+fn sharing(root: &Url, budget: ByteBudget) -> Upstream {
+    let options = Options { root: root.clone(), response_max: CAP, responses_in_flight: budget, connect_timeout: SHORT, timeout: SHORT };
     let credentials: Credentials = Arc::new(|which| match which {
         Credential::Read => Ok("the-read-token".to_owned()),
         Credential::Manage => Err("manage_token is not set".to_owned()),
@@ -157,4 +155,16 @@ async fn the_credential_goes_along_and_without_it_nothing_goes() {
     let manage = Request { credential: Credential::Manage, ..get(own.url.as_str()) };
     assert!(matches!(send(&own, &manage).await, Err(SendError::Credential(_))));
     assert_eq!(own.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_nothing_leaves_the_room_for_answers_to_others() {
+    let (silent, own) = (Fake::start(|_| (Vec::new(), true)).await, Fake::start(|_| answer(200, "own")).await);
+    let budget = ByteBudget::new(CAP);
+    let (ailing, well) = (sharing(&silent.url, budget.clone()), sharing(&own.url, budget));
+    let (connector, asked, wanted) = (connector(), get(silent.url.as_str()), get(own.url.as_str()));
+    let many = futures_util::future::join_all((0..8).map(|_| ailing.send(&connector, &asked)));
+    let (ailing, well) = futures_util::future::join(many, well.send(&connector, &wanted)).await;
+    assert_eq!(well.expect("answered meanwhile").status, 200);
+    assert!(ailing.iter().all(|sent| sent.as_ref().is_err_and(|error| error.name() == "timeout")));
 }

@@ -21,7 +21,6 @@ mod failpoints_table;
 mod large_pages;
 mod long_reader;
 mod lost_view;
-
 mod memory;
 mod one_daemon;
 mod poison;

@@ -257,3 +257,30 @@ async fn what_is_larger_than_an_answer_may_be_is_asked_for_in_smaller_parts() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn nobody_is_guilty_while_the_upstream_answers_nothing() {
+    on_both(|store| async move {
+        let ailing: Answer = |_, _| answer(200, "<html>sign in</html>");
+        let running = Running::start(&store, 9, &[1, 2, 3, 4, 5, 6, 7, 8], LOOSE, ailing).await;
+        running.until("they were tried", "select max(attempts) as v from instep_mark", "3").await;
+        let asked = running.fake.asked();
+        let bulk = asked.iter().filter(|head| head.contains("filter%5Bid%5D")).count();
+        assert!(bulk == 3 && asked.len() <= 4, "three tries of the batch and a control, not one by one: {asked:#?}");
+        running.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_another_record_is_asked_for_again_later_and_not_at_once() {
+    on_both(|store| async move {
+        let wrong: Answer = |by, keys| if by == "key" { records(by, &[9]) } else { records(by, &keys[..0]) };
+        let running = Running::start(&store, 3, &[1], LOOSE, wrong).await;
+        running.until("it was tried", "select max(attempts) as v from instep_mark", "2").await;
+        let asked = running.fake.asked().len();
+        assert!(asked <= 4, "{asked} requests");
+        running.stop().await;
+    })
+    .await;
+}
