@@ -1,5 +1,6 @@
 //! The tracing subscriber: for people on a terminal, JSON lines otherwise, always on standard error.
 
+use std::any::Any;
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
@@ -53,6 +54,21 @@ pub fn init(level: &str, format: Format) -> Result<(), Error> {
         Format::Auto => Shape::Json,
     };
     subscriber(wanted.as_deref().unwrap_or(level), shape, io::stderr)?.try_init().map_err(|_| Error::Twice)
+}
+
+/// From now on a panic is a log line with its place.
+///
+/// The standard library would print the message, and a formatted one may quote what was worked on: a text that is cut in the
+/// middle of a character is printed whole. So a message is shown only where it stands in the program.
+pub fn panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, said = fixed_message(panic.payload()), "panicked");
+    }));
+}
+
+fn fixed_message(payload: &(dyn Any + Send)) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("formatted, so not shown")
 }
 
 /// Checks a level without setting anything up, for the configuration.
@@ -136,6 +152,18 @@ mod tests {
         assert!(quiet.len() == 1 && quiet[0].contains("ours"), "{quiet:?}");
         let loud = lines("info,sqlx=info", Shape::Human, speak);
         assert!(loud.len() == 2 && loud[0].contains("a statement"), "{loud:?}");
+    }
+
+    #[test]
+    fn a_panic_is_told_without_what_it_quotes() {
+        let message = |panic: fn()| {
+            let payload = std::panic::catch_unwind(panic).expect_err("it panics");
+            fixed_message(&*payload)
+        };
+        assert_eq!(message(|| panic!("an invariant")), "an invariant");
+        // The standard library's own message quotes the text.
+        let quoting = message(|| assert!(!"Zażółć, the name of a person"[..3].is_empty()));
+        assert_eq!(quoting, "formatted, so not shown");
     }
 
     #[test]

@@ -169,7 +169,14 @@ impl Upstream {
         let url = self.checked(request)?;
         let secret = (self.credentials)(request.credential).map_err(SendError::Credential)?;
         let mut builder = self.client.request(request.method.clone(), url);
-        for (name, value) in request.headers.iter().chain(&connector.authorize(&secret)) {
+        for (name, value) in &request.headers {
+            builder = builder.header(name, value);
+        }
+        for (name, value) in connector.authorize(&secret) {
+            let unusable = |_| SendError::Credential("it holds a character that no header can carry".to_owned());
+            let mut value = http::HeaderValue::try_from(value).map_err(unusable)?;
+            // Whoever prints the request prints `Sensitive` in its place.
+            value.set_sensitive(true);
             builder = builder.header(name, value);
         }
         if let Some(body) = &request.body {

@@ -47,6 +47,7 @@ pub fn run(args: &Args) -> ExitCode {
     if let Err(error) = telemetry::init(config.log.level.word(), format) {
         return complain(EX_CONFIG, error);
     }
+    telemetry::panics();
     failpoint::listen();
     let sockets = match sockets(&config) {
         Ok(sockets) => sockets,

@@ -36,6 +36,29 @@ pub fn text() -> String {
     text
 }
 
+/// Every key that refers to a secret, with its path; a source of any kind stands as `sources.<name>`.
+#[must_use]
+pub fn secrets() -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, keys) in SECTIONS {
+        secrets_below(name, keys, &mut found);
+    }
+    for keys in [Productive::KEYS, Common::KEYS] {
+        secrets_below("sources.<name>", keys, &mut found);
+    }
+    found
+}
+
+fn secrets_below(path: &str, keys: &[Key], found: &mut Vec<String>) {
+    for key in keys {
+        let path = format!("{path}.{}", key.name);
+        if key.secret {
+            found.push(path.clone());
+        }
+        secrets_below(&path, key.keys, found);
+    }
+}
+
 /// One key: its reason, the keys below it, and its default or an example behind `#`.
 fn lines(key: &Key, prefix: &str) -> String {
     let mut lines: String = key.doc.lines().map(|line| format!("{prefix}#{line}\n")).collect();

@@ -12,6 +12,8 @@ pub(super) struct Key {
     pub(super) presence: Presence,
     /// The keys below it, when it is a table.
     pub(super) keys: &'static [Key],
+    /// Whether it refers to a secret.
+    pub(super) secret: bool,
 }
 
 /// What holds for a key that is not written. Every text is TOML.
@@ -78,6 +80,7 @@ macro_rules! section {
                 doc: concat!($($doc, "\n"),+),
                 presence: $presence,
                 keys: <$type as $crate::config::value::Value>::KEYS,
+                secret: <$type as $crate::config::value::Value>::SECRET,
             }),+];
 
             fn read(item: &$crate::config::reader::Item<'_>) -> Option<Self> {

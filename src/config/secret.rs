@@ -152,6 +152,11 @@ fn read_file(path: &Path) -> Result<String, SecretError> {
     }
 }
 
+/// Whether a shell would take it as the name of a variable.
+pub(crate) fn is_variable(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 /// Formats as `***`, however it is asked.
 macro_rules! masked {
     ($($name:ident),+) => {$(
@@ -178,6 +183,8 @@ macro_rules! masked {
 masked!(Secret, SecretText);
 
 impl Value for Secret {
+    const SECRET: bool = true;
+
     fn read(item: &Item<'_>) -> Option<Self> {
         if !item.get().is_table() {
             return item.mistake(HOW_TO_WRITE);
@@ -194,6 +201,8 @@ impl Value for Secret {
         let text = place.text("a string")?;
         match *name {
             _ if text.is_empty() => place.mistake("must not be empty"),
+            // A secret itself, put where its name belongs, seldom looks like a name.
+            "env" if !is_variable(text) => place.mistake("must be the name of an environment variable: letters, digits and _"),
             "env" => Some(Self::env(text)),
             "file" if Path::new(text).is_absolute() => Some(Self::file(text)),
             "file" => place.mistake("must be an absolute path"),
@@ -208,6 +217,8 @@ impl Value for Secret {
 }
 
 impl Value for Secrets {
+    const SECRET: bool = true;
+
     fn read(item: &Item<'_>) -> Option<Self> {
         match item.get().is_array() {
             true => Vec::read(item).map(Self),

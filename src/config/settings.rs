@@ -218,6 +218,10 @@ impl Value for StoreUrl {
                 if url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password") {
                     return item.mistake("must hold no password; write store.password = { credential = \"name\" }");
                 }
+                // A password with an unescaped #, ? or / moves the border of the host and stands behind it.
+                if url.fragment().is_some() || url[url::Position::BeforePath..].contains('@') {
+                    return item.mistake("must hold neither # nor an @ behind the host, as a password written into it would");
+                }
                 Some(Self::Postgres(url))
             }
             _ => item.mistake(WANTED),
@@ -257,8 +261,10 @@ fn address_alone(item: &Item<'_>) -> Option<Option<Admin>> {
     }
     let address = Listener::read(item);
     Some(address.map(|address| {
-        item.record("address", address.show());
-        Admin { address, token: Secrets::default() }
+        let admin = Admin { address, token: Secrets::default() };
+        item.record("address", admin.address.show());
+        item.record("token", admin.token.show());
+        admin
     }))
 }
 

@@ -103,7 +103,7 @@ section! {
 
 /// `kind`, by which all other keys are judged.
 pub(super) const KIND: Key =
-    Key { name: "kind", doc: " Which kind of upstream this is.\n", presence: required("\"productive\""), keys: &[] };
+    Key { name: "kind", doc: " Which kind of upstream this is.\n", presence: required("\"productive\""), keys: &[], secret: false };
 
 /// `resources`; read apart from the other keys because which names are allowed depends on the kind.
 pub(super) const RESOURCES: Key = Key {
@@ -111,6 +111,7 @@ pub(super) const RESOURCES: Key = Key {
     doc: " What to replicate: \"all\", a list of names, or a table with a table for each name, which may be empty.\n",
     presence: Presence::Default("\"all\""),
     keys: Resource::KEYS,
+    secret: false,
 };
 
 /// Keys of kinds other than the one at hand, so that a key in the wrong source can be told from a misspelt one.

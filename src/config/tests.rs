@@ -197,6 +197,24 @@ fn what_must_not_be_public_is_refused() {
     parse(&format!("{PMP}url = \"http://127.0.0.1:9000/api/v2\"\n"));
     let (.., message) = only_mistake("[store]\nurl = \"postgresql://instep:hunter2@db/pmp\"\n");
     assert!(message.contains("store.password") && !message.contains("hunter2"), "{message}");
+    // What the characters of a password can do to a URL that is not escaped.
+    for password in ["12#hunter2", "12/hunter2", "12?hunter2", "#hunter2", "/hunter2"] {
+        let (.., message) = only_mistake(&format!("[store]\nurl = \"postgresql://instep:{password}@db/pmp\"\n"));
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
+fn every_secret_is_known_by_its_type() {
+    let found = example::secrets();
+    let known = ["store.password", "listen.admin.token", "sources.<name>.token", "sources.<name>.manage_token", "sources.<name>.secrets"];
+    assert_eq!(found, known);
+    // What the example shows as a secret's place is one of them.
+    let example = example::text();
+    for line in example.lines().filter(|line| line.contains("= { credential =") && !line.contains("admin")) {
+        let key = line.trim_start_matches("# ").split(' ').next().unwrap_or_default();
+        assert!(found.iter().any(|secret| secret.ends_with(&format!(".{key}"))) || line.contains("A secret is never"), "{line}");
+    }
 }
 
 #[test]

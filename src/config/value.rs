@@ -17,6 +17,9 @@ pub(super) trait Value: Sized {
     /// The keys below it, when it is a table.
     const KEYS: &'static [Key] = &[];
 
+    /// Whether it refers to a secret.
+    const SECRET: bool = false;
+
     /// Reads it; none when a mistake was recorded.
     fn read(item: &Item<'_>) -> Option<Self>;
 
@@ -248,6 +251,7 @@ impl Value for Url {
 
 impl<T: Value> Value for Option<T> {
     const KEYS: &'static [Key] = T::KEYS;
+    const SECRET: bool = T::SECRET;
 
     fn read(item: &Item<'_>) -> Option<Self> {
         T::read(item).map(Some)
@@ -263,6 +267,8 @@ impl<T: Value> Value for Option<T> {
 }
 
 impl<T: Value> Value for Vec<T> {
+    const SECRET: bool = T::SECRET;
+
     /// Every element is read, so that each mistake is found.
     fn read(item: &Item<'_>) -> Option<Self> {
         let values: Vec<Option<T>> = item.array("a list")?.iter().map(Item::element).collect();

@@ -3,7 +3,8 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-/// Whether `signature` (hex, either case) is the HMAC-SHA256 of the concatenated `parts` under `key`.
+/// Whether `signature` is the HMAC-SHA256 of the concatenated `parts` under `key`, in lower-case hex: a signature has one spelling,
+/// so that no bit of it may be turned.
 #[must_use]
 pub fn hmac_sha256_hex(key: &[u8], parts: &[&[u8]], signature: &str) -> bool {
     let Some(expected) = unhex(signature) else { return false };
@@ -30,8 +31,12 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.bytes().map(|c| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-    let digits = digits?;
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let digits: Vec<u8> = text.bytes().map(digit).collect::<Option<_>>()?;
     if digits.len() % 2 != 0 {
         return None;
     }
@@ -52,6 +57,12 @@ mod tests {
             let mut flipped = body.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(!hmac_sha256_hex(key, &[&flipped], good));
+        }
+        for bit in 0..good.len() * 8 {
+            let mut flipped = good.as_bytes().to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            // What is no text never gets here.
+            assert!(!String::from_utf8(flipped).is_ok_and(|text| hmac_sha256_hex(key, &[body], &text)), "bit {bit}");
         }
     }
 

@@ -40,6 +40,10 @@ macro_rules! text_id {
                 if text.len() > $max {
                     return Err(IdError::TooLong($max));
                 }
+                // Names become parts of paths, where these two mean another place.
+                if matches!(text, "." | "..") {
+                    return Err(IdError::Character);
+                }
                 let allowed: fn(usize, char) -> bool = $allowed;
                 if !text.char_indices().all(|(at, c)| allowed(at, c)) {
                     return Err(IdError::Character);
@@ -100,8 +104,8 @@ text_id!(
     |at, c| c.is_ascii_alphabetic() || at > 0 && (c.is_ascii_digit() || c == '_' || c == '-')
 );
 text_id!(
-    /// The upstream's identifier of a record: at most 512 bytes (a PostgreSQL btree entry holds 2,704), no control characters.
-    /// U+FFFD stands where something was replaced: two records that the upstream tells apart would become one.
+    /// The upstream's identifier of a record: at most 512 bytes (a PostgreSQL btree entry holds 2,704), no control characters,
+    /// neither `.` nor `..`. U+FFFD stands where something was replaced: two records that the upstream tells apart would become one.
     Key,
     512,
     |_, c| !c.is_control() && c != '\u{FFFD}'

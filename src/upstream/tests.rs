@@ -168,3 +168,13 @@ async fn an_upstream_that_answers_nothing_leaves_the_room_for_answers_to_others(
     assert_eq!(well.expect("answered meanwhile").status, 200);
     assert!(ailing.iter().all(|sent| sent.as_ref().is_err_and(|error| error.name() == "timeout")));
 }
+
+#[tokio::test]
+async fn a_credential_that_no_header_can_carry_is_not_sent_and_not_repeated() {
+    let own = Fake::start(|_| answer(200, "own")).await;
+    let credentials: Credentials = Arc::new(|_| Ok("hunter2\nx-other: header".to_owned()));
+    let upstream = Upstream { credentials, ..upstream(&own.url) };
+    let error = upstream.send(&connector(), &get(own.url.as_str())).await.expect_err("it cannot be sent");
+    assert!(matches!(error, SendError::Credential(_)) && !error.reached(), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+}

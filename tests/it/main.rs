@@ -8,6 +8,7 @@ mod support;
 
 mod ack_is_durable;
 mod actors_md;
+mod canaries;
 mod documents;
 mod duplicates;
 mod durability;
@@ -24,6 +25,7 @@ mod lost_view;
 mod memory;
 mod one_daemon;
 mod poison;
+mod properties;
 mod queries;
 mod ractor_semantics;
 mod removal;

@@ -7,7 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use super::eventually;
+use super::canaries::Searcher;
+use super::{eventually, universe};
 
 /// The binary under test.
 pub(crate) const INSTEP: &str = env!("CARGO_BIN_EXE_instep");
@@ -89,8 +90,13 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        if std::thread::panicking() {
-            let said = self.said();
+        let said = self.said();
+        if !std::thread::panicking() {
+            // Every test of the suite is a test of this too.
+            let searcher = Searcher::new([("token", universe::READ_TOKEN), ("signature token", universe::TOKEN)]);
+            let found = searcher.find(said.as_bytes());
+            assert!(found.is_empty(), "{} holds {found:?}", self.log.display());
+        } else {
             let lines: Vec<&str> = said.lines().collect();
             let tail = lines[lines.len().saturating_sub(30)..].join("\n");
             println!("--- {} ended with:\n{tail}", self.log.display());

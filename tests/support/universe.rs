@@ -14,8 +14,10 @@ use super::process::{INSTEP, Process, free_port};
 use super::sandbox::UNLIMITED;
 use super::{Database, Sandbox, eventually};
 
-/// The signature token of the deliveries that tests send themselves.
-pub(crate) const TOKEN: &str = "11111111-2222-3333-4444-555555555555";
+/// The signature token of the deliveries that tests send themselves; unlike any other text, so that it is found wherever it leaks.
+pub(crate) const TOKEN: &str = "canary/hook+5b0e4a81c6f24d3c9a77/?=";
+/// The upstream's token.
+pub(crate) const READ_TOKEN: &str = "canary/read+c1d7e90b34a8465fb2e6/?=";
 /// Enough for the first sweep of everything on a busy machine.
 const BACKFILL: Duration = Duration::from_secs(120);
 
@@ -97,7 +99,7 @@ impl Universe {
         let n_resources = resources.len() + setup.others.len();
         let (hooks_port, admin_port) = (free_port(), free_port());
         let universe = Self { database, sandbox, client, hooks_port, admin_port, resources, n_resources, daemon: None };
-        std::fs::write(universe.folder("token"), "read").expect("our own folder");
+        std::fs::write(universe.folder("token"), READ_TOKEN).expect("our own folder");
         std::fs::write(universe.folder("hook-token"), TOKEN).expect("our own folder");
         std::fs::write(universe.config(), universe.configuration(setup)).expect("our own folder");
         universe

@@ -196,7 +196,8 @@ fn registered(row: &Json, target: &dyn Fn(&str) -> String) -> Option<Registered>
         _ => "waiting",
     };
     Some(Registered {
-        id: row.get("id").and_then(Json::as_id)?.to_owned(),
+        // Checked like a key, for it becomes a part of the path of its removal.
+        id: row.get("id").and_then(Json::as_id).and_then(|id| Key::new(id).ok())?.into(),
         route: route.map(ToOwned::to_owned),
         secret: attribute("signature_token").and_then(Json::as_str).map(ToOwned::to_owned),
         healthy: !matches!(state, "deactivated" | "issues"),

@@ -71,9 +71,18 @@ fn a_signature_holds_with_either_separator_and_under_any_of_the_tokens() {
 }
 
 #[test]
-fn every_flipped_bit_of_the_body_breaks_the_signature() {
+fn every_flipped_bit_of_header_or_body_is_refused() {
     let productive = productive();
     let secrets = [HookSecret { route: None, text: VECTOR_TOKEN.into() }];
+    for separator in [",", ", "] {
+        let header = format!("t=1700000000{separator}s={VECTOR_MAC}").into_bytes();
+        for bit in 0..header.len() * 8 {
+            let mut flipped = header.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let request = HookRequest { headers: vec![(SIGNATURE_HEADER.to_owned(), flipped.into())], ..signed("") };
+            assert!(productive.verify(&request, &secrets, Timestamp(0)).is_err(), "{separator:?}, bit {bit}");
+        }
+    }
     let good = signed(&format!("t=1700000000,s={VECTOR_MAC}"));
     for bit in 0..good.body.len() * 8 {
         let mut body = good.body.to_vec();
