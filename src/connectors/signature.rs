@@ -37,7 +37,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         _ => None,
     };
     let digits: Vec<u8> = text.bytes().map(digit).collect::<Option<_>>()?;
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())

@@ -5,7 +5,7 @@
 //! The whole suite at TRACE is `INSTEP_LOG=trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,sea_orm=trace,sqlx=trace,warp=trace,ractor=trace
 //! cargo test --features failpoints --test it`: whenever a process of a test ends, its log is searched for the suite's own tokens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -403,8 +403,11 @@ impl Stage {
         }
         assert!(!cfg!(feature = "failpoints") || log.contains("panicked"), "no panic was in the log");
         assert!(echo.saw(&self.secrets["sources.<name>.token"]) && echo.saw(&self.secrets["sources.<name>.manage_token"]));
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let rooms: BTreeSet<String> = lines.filter_map(|line| Some(line["target"].as_str()?.split("::").next()?.to_owned())).collect();
         println!(
-            "canaries {:?}: {} secrets and {} texts of records in {} forms each: 0 hits in {} files, {} answers and outputs ({bytes} bytes), {} lines of log",
+            "canaries {:?}: {} secrets and {} texts of records in {} forms each: 0 hits in {} files, \
+             {} answers and outputs ({bytes} bytes), {} lines of log of {rooms:?}",
             self.universe.database.engine,
             self.secrets.len(),
             self.records.len(),
