@@ -81,8 +81,8 @@ fn changed(mut input: Vec<u8>, changes: &[Change]) -> Vec<u8> {
         let n = input.len().max(1);
         let span = |at: usize, length: usize| (at % n).min(input.len())..(at % n + length).min(input.len());
         match *change {
-            Change::Flip(at) => input.iter_mut().nth(at / 8 % n).into_iter().for_each(|byte| *byte ^= 1 << (at % 8)),
-            Change::Set(at, value) => input.iter_mut().nth(at % n).into_iter().for_each(|byte| *byte = value),
+            Change::Flip(at) => input.get_mut(at / 8 % n).into_iter().for_each(|byte| *byte ^= 1 << (at % 8)),
+            Change::Set(at, value) => input.get_mut(at % n).into_iter().for_each(|byte| *byte = value),
             Change::Cut(at, length) => drop(input.drain(span(at, length))),
             Change::Repeat(at, length) => {
                 let part = input[span(at, length)].to_vec();
