@@ -22,7 +22,6 @@ mod absent {
     ///
     /// # Errors
     /// Never.
-    #[expect(clippy::unused_async, reason = "it waits where fail points are compiled in")]
     pub async fn reach(_step: &str, _moment: &str) -> Result<(), super::Told> {
         Ok(())
     }
@@ -39,7 +38,6 @@ mod absent {
     ///
     /// # Errors
     /// Never.
-    #[expect(clippy::unused_async, reason = "it waits where fail points are compiled in")]
     pub async fn reach_actor(_path: &str, _moment: &str) -> Result<(), super::Told> {
         Ok(())
     }
