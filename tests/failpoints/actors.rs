@@ -32,7 +32,7 @@ struct Faults {
 const SHORT: Faults = Faults { step: "1*return(error)->1*panic->off", start: "1*return(error)->off", restarts: 3, last_failure: "panic" };
 /// One failure more in these 60 s would be a meltdown.
 const LONG: Faults = Faults {
-    step: "1*return(error)->1*panic->1*return(hang)->1*sleep(12000)->off",
+    step: "1*return(error)->1*panic->1*sleep(12000)->1*return(hang)->off",
     start: "1*return(error)->off",
     restarts: 5,
     last_failure: "silent",
