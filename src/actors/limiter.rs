@@ -201,7 +201,6 @@ impl State {
                     index += 1;
                 }
                 Step::Book => {
-                    self.cx.life.allow(self.cx.step_budget);
                     if !self.book().await {
                         return now + BOOKING_RETRY;
                     }
@@ -230,6 +229,7 @@ impl State {
     }
 
     async fn book(&mut self) -> bool {
+        self.cx.life.allow(self.cx.step_budget);
         let (now, wall) = (self.options.clock.monotonic(), self.options.clock.now());
         let Some(bookings) = self.handle.shelf.open(|books| books.limiter.bookings(now)) else { return false };
         let Ok(ids) = self.options.store.book(&self.options.scope, &bookings).await else { return false };
