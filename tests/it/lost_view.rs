@@ -108,7 +108,7 @@ async fn deliver_shoal(universe: &Universe, shoal: usize, tasks: &[String], comp
     let mut refused = 0;
     for number in (shoal..UPDATES).step_by(SHOALS) {
         let key = &tasks[DELETES + number % (tasks.len() - DELETES)];
-        if number / SHOALS % 10 == 0 {
+        if (number / SHOALS).is_multiple_of(10) {
             let attributes = json!({ "title": format!("changed out of sight {number}") });
             universe.sandbox.control("update", json!({ "collection": "tasks", "id": key, "attributes": attributes })).await;
         }

@@ -165,9 +165,9 @@ fn other(number: usize, patient: &Patient) -> Other {
         organization: 1_000 + number as u64,
         url: patient.proxy.url.clone(),
         quota: if is_429 {
-            "[{ requests = 100000, per = \"4s\" }, { concurrent = 8 }]"
+            "quota = [{ requests = 100000, per = \"4s\" }, { concurrent = 8 }]"
         } else {
-            "[{ requests = 2000, per = \"1s\" }, { concurrent = 8 }]"
+            "quota = [{ requests = 2000, per = \"1s\" }, { concurrent = 8 }]"
         },
         source: match (is_pass, is_long()) {
             (true, _) => "feeds = false",
@@ -335,7 +335,7 @@ async fn unharmed(universe: &Universe) {
 async fn one(database: Database, source: &'static str) -> (Universe, Sandbox, Hostile) {
     let upstream = Sandbox::start(database.folder(), &Setup { entities: 100, ..Setup::default() }, client());
     let proxy = Hostile::before(&upstream.url).await;
-    let quota = "[{ requests = 2000, per = \"60s\" }, { concurrent = 8 }]";
+    let quota = "quota = [{ requests = 2000, per = \"60s\" }, { concurrent = 8 }]";
     let other = Other { name: "other".to_owned(), organization: 1_000, url: proxy.url.clone(), quota, source, tasks: "" };
     let setup = Setup { entities: 100, others: vec![other], ..Setup::default() };
     (Universe::started(database, &setup).await, upstream, proxy)

@@ -28,6 +28,8 @@ impl Sync {
         match error {
             AskError::Stopping | AskError::NoPermit(_) | AskError::Read(ReadError::RateLimited) => return Ok(()),
             AskError::Read(ReadError::Unsupported) => return self.source.store.set_bulk_unsupported(fence, &self.resource).await,
+            // The view is lost, and was looked for just now.
+            _ if self.source.lost_view(&self.resource).is_some() => return Ok(()),
             // Not a record but the collection is not there: a permission may be gone.
             AskError::Read(ReadError::NotFound) if matches!(self.look_round(cx, fence, spec).await?, View::Glimpse(_)) => return Ok(()),
             _ => {}
