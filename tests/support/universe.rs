@@ -138,7 +138,7 @@ impl Universe {
             let _ = writeln!(text, "{name} = {{ {table} }}");
         }
         for Other { name, organization, url, quota, source, tasks } in &setup.others {
-            let common = self.common(*organization, url, &format!("quota = {quota}"));
+            let common = self.common(*organization, url, quota);
             let _ = write!(text, "[sources.{name}]\n{common}{source}\n[sources.{name}.resources]\ntasks = {{ {tasks} }}\n");
         }
         text
