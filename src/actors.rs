@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Anchors, Clock};
 use crate::config::Config;
 use crate::daemon::Sockets;
 use crate::http::{admin as admin_routes, edge, hooks};
@@ -57,6 +57,7 @@ pub use source::Source;
 #[derive(Clone)]
 pub struct Plan {
     clock: Clock,
+    anchors: Option<Anchors>,
     reporter: Reporter,
     roster: Roster,
     sources: Vec<Arc<Source>>,
@@ -104,7 +105,9 @@ impl Plan {
         let admin_options = status::admin_options(config, &state)?;
         let routes = admin_routes::routes(admin_options, reporter.clone(), Arc::clone(&desk) as _, desk as _);
         let retention = retention(config, &sources);
+        let anchored_at = state.join("clock");
         Ok(Self {
+            anchors: Anchors::load(&anchored_at).or_else(|| clock.anchor().map(Anchors::at)),
             clock,
             roster,
             critical,
@@ -125,6 +128,7 @@ impl Plan {
                 reader_max: config.store.reader_max,
                 overlong,
                 clock,
+                anchors: anchored_at,
                 reporter: reporter.clone(),
             },
             hooks: listener::Options {
@@ -176,6 +180,7 @@ impl Plan {
             store: source.store.clone(),
             clock: self.clock,
             breaker: source.settings.breaker,
+            anchors: self.anchors.clone(),
             reporter: self.reporter.clone(),
         };
         let mut children = Vec::new();

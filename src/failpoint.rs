@@ -10,6 +10,9 @@
 //! `fail` (`off`, `panic`, `sleep(ms)`, which blocks the thread, counted and chained: `3*off->panic`) and of `return`:
 //! `return(abort)` ends the process like a power cut, `return(error)` fails the step, `return(hang)` never comes back. What a point
 //! was told is written on standard error when it is reached, so that a test knows that it was.
+//!
+//! `clock=<seconds>` is no point: it sets the wall clock so much ahead of the machine's (or behind it) from then on, as somebody who
+//! sets the machine's clock would; monotonic time and uptime go on undisturbed, as they do then.
 
 /// A point told the step to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,18 +45,33 @@ mod absent {
         Ok(())
     }
 
+    /// A wall clock that nobody moves, in microseconds.
+    #[must_use]
+    pub const fn clock_moved_by() -> i64 {
+        0
+    }
+
     /// Nothing to tell.
     pub fn listen() {}
 }
 
 #[cfg(not(feature = "failpoints"))]
-pub use absent::{listen, reach, reach_actor, reach_now};
+pub use absent::{clock_moved_by, listen, reach, reach_actor, reach_now};
 
 #[cfg(feature = "failpoints")]
 mod present {
     use std::io::{BufRead as _, Write as _};
+    use std::sync::atomic::{AtomicI64, Ordering};
 
     use super::Told;
+
+    static CLOCK_MOVED_BY: AtomicI64 = AtomicI64::new(0);
+
+    /// How far the wall clock is ahead of the machine's, in microseconds.
+    #[must_use]
+    pub fn clock_moved_by() -> i64 {
+        CLOCK_MOVED_BY.load(Ordering::Relaxed)
+    }
 
     /// The point `step::moment` is reached.
     ///
@@ -122,10 +140,15 @@ mod present {
 
     fn set(line: &str) -> &str {
         let (point, actions) = line.split_once('=').unwrap_or_else(|| panic!("{line:?} is no point=actions"));
+        if point == "clock" {
+            let seconds: i64 = actions.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
+            CLOCK_MOVED_BY.store(seconds.saturating_mul(1_000_000), Ordering::Relaxed);
+            return point;
+        }
         fail::cfg(point, actions).unwrap_or_else(|error| panic!("{line}: {error}"));
         point
     }
 }
 
 #[cfg(feature = "failpoints")]
-pub use present::{listen, reach, reach_actor, reach_now};
+pub use present::{clock_moved_by, listen, reach, reach_actor, reach_now};

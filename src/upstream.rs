@@ -196,6 +196,10 @@ impl Upstream {
         if url.origin() != self.options.root.origin() || !url.username().is_empty() || url.password().is_some() {
             return Err(SendError::Forbidden("an address outside the configured origin"));
         }
+        // What has to be set right before it can be sent, two readers may read differently: backslashes, line ends, dot segments.
+        if url.as_str() != request.url || url.fragment().is_some() {
+            return Err(SendError::Forbidden("an address that is not in its normal form"));
+        }
         Ok(url)
     }
 

@@ -1,15 +1,17 @@
 //! `janitor`: retention, checkpoints, sizes.
 //!
-//! A run removes at most 5 % of a table. It stops while the wall clock and the monotonic one disagree by more than an hour:
-//! a clock that leapt a year ahead must not empty the tables.
+//! A run removes at most 5 % of a table, and nothing while the wall clock is more than an hour away from where the machine's uptime
+//! says it should be: a clock that leapt a year ahead must not empty the tables, neither now nor after a restart. A wall clock that
+//! keeps its new time for a day is believed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::meter;
 use super::source::Source;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Anchors, Clock};
 use crate::report::{ReaderOverlong, ReaderSeconds, Reporter, RowsExpired, SettingRisky, StoreBytes};
 use crate::store::{LongReader, RetentionOptions, Store};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
@@ -22,8 +24,10 @@ const MEASURE_EVERY: Duration = Duration::from_secs(30);
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// Time between countings of the tables, which read their indexes.
 const SIZES_EVERY: Duration = Duration::from_secs(600);
-/// A wall clock that moved by more than this against the monotonic one since the last run is not believed.
-const LEAP: Duration = Duration::from_secs(3600);
+/// A wall clock that was set by more than this is not believed.
+const LEAP_MICROS: u64 = 3_600_000_000;
+/// A wall clock that was set is believed after this time.
+const BELIEVED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What the actor is made of.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ pub struct Options {
     pub overlong: Overlong,
     /// The clock.
     pub clock: Clock,
+    /// Where the wall clock's anchors are kept.
+    pub anchors: PathBuf,
     /// Where removals are reported.
     pub reporter: Reporter,
 }
@@ -60,7 +66,6 @@ impl Overlong {
 pub fn spec(options: Options) -> ChildSpec {
     worker("janitor", Meltdown::Park, Duration::from_secs(3), Waker::default(), move || Janitor {
         options: options.clone(),
-        last: None,
         measured_at: None,
         purged_at: None,
         sized_at: None,
@@ -70,8 +75,6 @@ pub fn spec(options: Options) -> ChildSpec {
 
 struct Janitor {
     options: Options,
-    /// Wall and monotonic time of the last run.
-    last: Option<(Timestamp, Duration)>,
     measured_at: Option<Duration>,
     purged_at: Option<Duration>,
     sized_at: Option<Duration>,
@@ -83,22 +86,15 @@ impl Work for Janitor {
         cx.life.allow(Duration::from_secs(600));
         let clock = self.options.clock;
         let (now, monotonic) = (clock.now(), clock.monotonic());
-        let before = self.last.replace((now, monotonic));
-        let leapt = before.is_some_and(|(wall, at)| {
-            let expected = wall.plus(monotonic.saturating_sub(at));
-            now.since(expected).max(expected.since(now)) > LEAP
-        });
-        if leapt {
-            tracing::warn!("the wall clock leapt; nothing is purged in this run");
-            return Ok(Rest::For(EVERY));
-        }
+        let is_believed = self.is_believed();
         if is_due(&mut self.measured_at, MEASURE_EVERY, monotonic) {
             for source in &self.options.sources {
                 meter::measure(source, now).await;
             }
         }
         // A store that is away is the journal's to report; the next run finds the same rows.
-        if is_due(&mut self.purged_at, PURGE_EVERY, monotonic)
+        if is_believed
+            && is_due(&mut self.purged_at, PURGE_EVERY, monotonic)
             && let Ok(purged) = self.options.store.purge(&self.options.retention, now).await
         {
             for (table, rows) in purged.rows.into_iter().filter(|(_, rows)| *rows > 0) {
@@ -140,6 +136,23 @@ impl Janitor {
         if self.options.overlong.0.swap(seconds, Ordering::Relaxed) == 0 && seconds > 0 {
             self.options.reporter.emit(ReaderOverlong { seconds: span.as_secs_f64() });
         }
+    }
+
+    /// Whether the wall clock may be believed; notes where it stands. What was believed stays while the clock is elsewhere.
+    fn is_believed(&self) -> bool {
+        let Some(now) = self.options.clock.anchor() else { return true };
+        let kept = Anchors::load(&self.options.anchors).map(|anchors| anchors.believed);
+        let kept = kept.filter(|anchor| now.passed_since(anchor).is_some_and(|age| age < BELIEVED_AFTER));
+        let set = kept.as_ref().and_then(|anchor| now.set_since(anchor)).unwrap_or(0);
+        let believed = kept.filter(|_| set != 0).unwrap_or_else(|| now.clone());
+        if let Err(error) = (Anchors { believed, last: now }).store(&self.options.anchors) {
+            tracing::debug!(%error, "where the clock stands cannot be written down");
+        }
+        let is_believed = set.unsigned_abs() <= LEAP_MICROS;
+        if !is_believed {
+            tracing::warn!(seconds = set / 1_000_000, "the wall clock leapt; nothing is purged until it is back, or a day has passed");
+        }
+        is_believed
     }
 }
 

@@ -17,9 +17,9 @@ use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 use tokio::sync::oneshot;
 
-use crate::clock::Clock;
+use crate::clock::{Anchors, Clock, Timestamp};
 use crate::failpoint;
-use crate::quota::{Breaker, BreakerOptions, Class, Limits, State as BreakerState};
+use crate::quota::{Breaker, BreakerOptions, Class, Limits, State as BreakerState, StoredBlock};
 use crate::report::Reporter;
 use crate::store::Store;
 use crate::supervision::{ChildSpec, Context, Meltdown};
@@ -54,6 +54,8 @@ pub struct Options {
     pub clock: Clock,
     /// When breakers open.
     pub breaker: BreakerOptions,
+    /// Where the wall clock stood when the process started, and before.
+    pub anchors: Option<Anchors>,
     /// Where refusals are reported.
     pub reporter: Reporter,
 }
@@ -171,9 +173,23 @@ impl State {
         self.timer = Some(myself.send_after(span, || Message::Look));
     }
 
+    /// A clock set ahead makes blocks look older than they are, and one set back makes them bind for longer. Which of the clock's
+    /// stands a block was dated by cannot be told, so it gets the latest date that it can have.
+    fn redate(&self, blocks: &mut [StoredBlock]) {
+        let clock = &self.options.clock;
+        let Some((now, anchors)) = clock.anchor().zip(self.options.anchors.as_ref()) else { return };
+        let sets = [&anchors.believed, &anchors.last].map(|anchor| now.set_since(anchor).unwrap_or(0));
+        let latest = clock.now().plus(self.options.limits.max_server_queue());
+        for at in blocks.iter_mut().filter_map(|block| block.finished_at.as_mut()) {
+            let dates = sets.iter().chain(&[0]).map(|set| Timestamp(at.0.saturating_add(*set)));
+            *at = dates.filter(|date| *date <= latest).max().unwrap_or(*at);
+        }
+    }
+
     async fn restore(&mut self) -> bool {
-        let Ok(blocks) = self.options.store.blocks(&self.options.scope).await else { return false };
+        let Ok(mut blocks) = self.options.store.blocks(&self.options.scope).await else { return false };
         let Ok(paused_until) = self.options.store.kept_pause(&self.options.scope).await else { return false };
+        self.redate(&mut blocks);
         self.handle.shelf.put(Books::restored(&self.options, &blocks, paused_until));
         true
     }

@@ -12,6 +12,9 @@ use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, w
 
 /// After the drain, deliveries without a caller get this long to be stored.
 const SETTLE: Duration = Duration::from_secs(2);
+/// The standard library asks the kernel to queue 128 connections; a burst above that makes callers wait for a second and more, until
+/// their system sends its SYN again. The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
 /// The accept loop shows itself every second, and does nothing that could take longer.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -46,6 +49,8 @@ impl Work for Socket {
     async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
         let socket = self.options.socket.try_clone()?;
         socket.set_nonblocking(true)?;
+        // Listening again only changes the length of the queue.
+        nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(BACKLOG)?)?;
         let socket = tokio::net::TcpListener::from_std(socket)?;
         let life = Arc::clone(&cx.life);
         let sign: edge::Sign = Arc::new(move || life.allow(SILENCE));

@@ -14,6 +14,7 @@ use futures_util::StreamExt as _;
 
 use super::ask::AskError;
 use super::source::Source;
+use crate::clock::{Timestamp, set_by};
 use crate::connectors::{Page, ReadError, ResourceSpec, Response, Unreadable};
 use crate::model::ordering::{By, Started};
 use crate::model::{Entity, Key, ResourceName};
@@ -48,6 +49,7 @@ pub fn spec(source: Arc<Source>, resource: ResourceName) -> ChildSpec {
         source: Arc::clone(&source),
         resource: resource.clone(),
         looked_at: None,
+        dated: None,
         backoff: policy(Duration::from_secs(300)),
         view_backoff: policy(VIEW_RETRY_MAX),
     })
@@ -58,6 +60,8 @@ struct Sync {
     resource: ResourceName,
     /// When the last bulk read was, in monotonic time.
     looked_at: Option<Duration>,
+    /// Wall and monotonic time of a moment at which the marks' dates held.
+    dated: Option<(Timestamp, Duration)>,
     backoff: RetryPolicy,
     view_backoff: RetryPolicy,
 }
@@ -84,6 +88,7 @@ impl Work for Sync {
 
 impl Sync {
     async fn look(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Result<Rest, crate::store::Error> {
+        self.redate(fence).await?;
         let store = &self.source.store;
         let now = self.source.clock.now();
         let Some(due_at) = store.next_due(&self.source.name, &self.resource).await? else { return Ok(Rest::For(LOOK_EVERY)) };
@@ -117,6 +122,21 @@ impl Sync {
             return Ok(Rest::For(left));
         }
         self.read_together(cx, fence, spec).await
+    }
+
+    /// A wall clock that is set makes marks wait too long, or counts a lag as over that is not: they are dated anew.
+    async fn redate(&mut self, fence: &Fence) -> Result<(), crate::store::Error> {
+        let now = (self.source.clock.now(), self.source.clock.monotonic());
+        let set = self.dated.map(|before| set_by(before, now));
+        if set != Some(0) {
+            // Before this incarnation only a clock that was set back can be told.
+            let marks = self.source.store.redate_marks(fence, &self.resource, set.is_some()).await?;
+            if marks > 0 {
+                tracing::warn!(source = %self.source.name, resource = %self.resource, marks, "the wall clock was set; marks are looked at anew");
+            }
+        }
+        self.dated = Some(now);
+        Ok(())
     }
 
     /// One bulk read of whatever is due when the permit is there.

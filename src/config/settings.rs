@@ -58,14 +58,14 @@ section! {
         hook_body: Option<Size> = optional("\"2MiB\""), if_set(within(Size::kib(1)..=Size::mib(64)));
         /// All hook bodies being received or waiting for their commit. Above it 503 with Retry-After.
         bodies_in_flight: Size = default("\"64MiB\""), within(Size::mib(1)..=Size::gib(4));
-        /// Open connections on the public socket; further ones wait in the kernel's queue.
+        /// Open connections on the public socket; a further one gets the place of the one that keeps us waiting longest.
         connections: u32 = default("1024"), within(1..=65_536);
         /// A client that has not sent its headers by then is idle or hostile.
         header_timeout: Duration = default("\"5s\""), within(Duration::from_millis(100)..=seconds(60));
         /// Headers of one request: hooks carry a few hundred bytes.
         header_bytes: Size = default("\"16KiB\""), within(Size::kib(8)..=Size::kib(256));
-        /// For the whole body. Upstreams give up after about 10 s themselves.
-        body_timeout: Duration = default("\"10s\""), within(Duration::from_millis(100)..=seconds(300));
+        /// For the whole body. With the time for the headers a slow connection is closed within 10 s.
+        body_timeout: Duration = default("\"4s\""), within(Duration::from_millis(100)..=seconds(300));
         /// How long a stop waits for what is being answered; less than systemd's TimeoutStopSec.
         drain: Duration = default("\"20s\""), within(Duration::ZERO..=seconds(600));
         /// Deliveries waiting for the intake; above it hooks are answered with 429 or 503 and Retry-After, by the connector's policy.

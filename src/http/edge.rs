@@ -1,6 +1,7 @@
 //! The accept loop: warp gives the routes, the limits are ours, for `warp::serve` has none.
 //!
-//! HTTP/1.1 only. A connection costs a permit that is taken before `accept`, so that the kernel's backlog is the queue.
+//! HTTP/1.1 only. A connection costs a permit. When all are taken, the next one gets that of the connection that has kept us waiting
+//! longest ([`seats`]); only where all wait for us it waits itself, and those behind it in the kernel's backlog.
 //! What bounds a connection: header bytes, number and time (idle keep-alive counts as waiting for a header), one deadline
 //! for a request, an age after which it is asked to leave, and the drain deadline. The body has limits of its own
 //! (`body`, set by the routes). A request without exactly one `Host` is refused here, since hyper lets it pass.
@@ -21,12 +22,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::http::{HeaderMap, Request, StatusCode, header};
 
 use super::{Response, Routes, plain};
+use crate::clock::Clock;
+
+mod seats;
+
+use seats::{Seat, Seats, Waiting, Watched};
 
 /// How often the loop shows that it is alive.
 const SIGN_EVERY: Duration = Duration::from_secs(1);
@@ -49,7 +55,7 @@ pub struct Options {
     pub header_bytes_max: usize,
     /// Header lines, above it 431. 64: the proxies and vendors we know send fewer than 30.
     pub headers_max: usize,
-    /// Open connections; further ones wait in the kernel. 1,024: below any sensible `LimitNOFILE`, and 16 MiB of buffers.
+    /// Open connections; a further one gets the place of the one that is slowest. 1,024: below any sensible `LimitNOFILE`, and 16 MiB of buffers.
     pub connections_max: usize,
     /// From the complete header to the answer, body included; above it 503. 20 s: a body's 10 s and then some.
     pub request_deadline: Duration,
@@ -85,7 +91,8 @@ pub struct Drained {
 
 /// Serves `routes` until `shutdown`, then stops accepting and lets open requests end until the drain deadline.
 pub async fn serve(listener: TcpListener, routes: Routes, options: Options, sign: Sign, shutdown: CancellationToken) -> Drained {
-    let edge = Arc::new(Edge { routes, options, shutdown, abort: CancellationToken::new(), connections: TaskTracker::new() });
+    let (seats, abort, connections) = (Seats::new(Clock::system()), CancellationToken::new(), TaskTracker::new());
+    let edge = Arc::new(Edge { routes, options, shutdown, abort, connections, seats });
     let mut serving = pin!(async {
         edge.accept(listener).await;
         edge.drain().await
@@ -105,6 +112,7 @@ struct Edge {
     shutdown: CancellationToken,
     abort: CancellationToken,
     connections: TaskTracker,
+    seats: Seats,
 }
 
 impl Edge {
@@ -113,23 +121,25 @@ impl Edge {
         let mut failures = 0;
         loop {
             let accepted = async {
-                let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
-                (permit, listener.accept().await)
+                let (stream, _peer) = listener.accept().await?;
+                Ok((self.place(&permits).await, stream))
             };
-            let (permit, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return,
                 accepted = accepted => accepted,
             };
             match accepted {
-                Ok((stream, _peer)) => {
+                Ok((permit, stream)) => {
                     failures = 0;
                     let edge = Arc::clone(self);
+                    let seat = Arc::new(self.seats.take());
                     self.connections.spawn(async move {
                         let _permit = permit;
                         tokio::select! {
                             () = edge.abort.cancelled() => {}
-                            () = edge.connection(stream) => {}
+                            () = seat.leave.cancelled() => {}
+                            () = edge.connection(stream, &seat) => {}
                         }
                     });
                 }
@@ -146,6 +156,22 @@ impl Edge {
         }
     }
 
+    /// A place for one more connection; if there is none, that of the slowest.
+    async fn place(&self, permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+        loop {
+            let rest = if permits.available_permits() > 0 { None } else { self.seats.free_one() };
+            let place = Arc::clone(permits).acquire_owned();
+            let place = match rest {
+                None => place.await,
+                Some(rest) => match tokio::time::timeout(rest, place).await {
+                    Ok(place) => place,
+                    Err(_) => continue,
+                },
+            };
+            return place.expect("the semaphore is never closed");
+        }
+    }
+
     async fn drain(&self) -> Drained {
         self.connections.close();
         if tokio::time::timeout(self.options.drain_deadline, self.connections.wait()).await.is_ok() {
@@ -159,13 +185,17 @@ impl Edge {
         Drained { aborted }
     }
 
-    async fn connection(self: &Arc<Self>, stream: TcpStream) {
+    async fn connection(self: &Arc<Self>, stream: TcpStream, seat: &Arc<Seat>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "nodelay refused");
         }
         let service = service_fn(|request| {
-            let edge = Arc::clone(self);
-            Box::pin(async move { Ok::<_, Infallible>(edge.answer(request).await) })
+            let (edge, seat) = (Arc::clone(self), Arc::clone(seat));
+            Box::pin(async move {
+                let response = edge.answer(request, &seat).await;
+                seat.waits_for(Waiting::Header);
+                Ok::<_, Infallible>(response)
+            })
         });
         let mut connection = self.protocol().serve_connection(TokioIo::new(stream), service);
         let mut until = pin!(tokio::time::sleep(self.options.connection_age_max));
@@ -204,13 +234,21 @@ impl Edge {
         protocol
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+    async fn answer(&self, request: Request<Incoming>, seat: &Arc<Seat>) -> Response {
+        let request = request.map(|body| Watched::new(body, Arc::clone(seat)));
         if !has_one_host(request.headers()) {
             return closing(StatusCode::BAD_REQUEST, "exactly one host is needed\n");
         }
+        if !request.uri().path().starts_with('/') {
+            // A tunnel has no path, and warp panics without one.
+            return closing(StatusCode::BAD_REQUEST, "a path is needed\n");
+        }
+        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let routed = async { TowerToHyperService::new(warp::service(self.routes.clone())).call(request).await };
         let caught = AssertUnwindSafe(routed).catch_unwind();
         match tokio::time::timeout(self.options.request_deadline, caught).await {
+            // Whoever stands between may have read the chunks otherwise: what follows them on this connection is not read.
+            Ok(Ok(Ok(response))) if is_chunked => closed(response),
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(never))) => match never {},
             Ok(Err(_panic)) => {
@@ -244,7 +282,10 @@ impl Edge {
 
 /// An answer after which the connection is closed.
 pub(super) fn closing(status: StatusCode, text: &'static str) -> Response {
-    let mut response = plain(status, text);
+    closed(plain(status, text))
+}
+
+fn closed(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     response
 }

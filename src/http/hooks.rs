@@ -40,7 +40,7 @@ const SOURCE_BYTES_MAX: usize = 64;
 /// The limits of the hooks.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// From the header to the last byte of the body; above it 408. 10 s.
+    /// From the header to the last byte of the body; above it 408. 4 s: with the header's 5 s below the 10 s in which senders give up.
     pub body_deadline: Duration,
     /// All bodies in memory together, those being journalled included. 64 MiB: half of what the daemon may use.
     pub body_budget_bytes: usize,
@@ -55,7 +55,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            body_deadline: Duration::from_secs(10),
+            body_deadline: Duration::from_secs(4),
             body_budget_bytes: 64 * 1024 * 1024,
             budget_wait: Duration::from_millis(250),
             accept_deadline: Duration::from_secs(1),

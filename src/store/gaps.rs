@@ -67,6 +67,9 @@ impl Store {
     /// Closes every gap that is repaired: each of `resources` has a completed pass that began after the gap's end.
     /// An incremental pass is enough: it asks from a watermark that was set before the gap. Returns how many were closed.
     ///
+    /// A gap whose end lies ahead was opened by a wall clock that was set back since; it counts as ended now, and the next passes
+    /// close it. A pass that began ahead of our clock proves nothing; the next one does.
+    ///
     /// # Errors
     /// [`crate::store::Kind::Fenced`], [`crate::store::Kind::Unavailable`].
     pub async fn close_gaps(&self, fence: &Fence, resources: &[ResourceName]) -> Result<u64, Error> {
@@ -76,6 +79,9 @@ impl Store {
             let Some(latest) = progress.incremental_at.max(progress.sweep_at) else {
                 return Ok(0);
             };
+            if latest > self.now() {
+                return Ok(0);
+            }
             compared_since = Some(compared_since.map_or(latest, |since| since.min(latest)));
         }
         let Some(compared_since) = compared_since else {
@@ -84,6 +90,10 @@ impl Store {
         self.run(|| async {
             let tx = self.begin(Lane::Work, "close_gap").await?;
             fence.lock(&tx).await?;
+            let now = self.now().0;
+            let ahead = "update instep_gap set ended_at = $1, began_at = case when began_at > $1 then $1 else began_at end \
+                         where source = $2 and state = 'open' and ended_at > $1";
+            tx.db.execute_raw(self.raw(ahead, [now.into(), fence.source().as_str().into()])).await?;
             let pass = Query::select()
                 .column("id")
                 .from("instep_pass")

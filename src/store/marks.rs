@@ -17,6 +17,9 @@ use crate::store::sql::{clean, groups, of_resource, padded};
 /// A mark that waits further ahead than any backoff can be the work of a wall clock that was wrong: it counts as due.
 const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// A hint this far ahead of us was dated by a wall clock that was set back since; less is the difference of two machines.
+const HINT_AHEAD_MAX: Duration = Duration::from_secs(2);
+
 /// Why an entity is marked from outside a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MarkReason {
@@ -77,11 +80,29 @@ impl Store {
     /// [`Kind::Unavailable`].
     pub async fn next_due(&self, source: &SourceName, resource: &ResourceName) -> Result<Option<Timestamp>, Error> {
         let mut select = Query::select();
-        select.expr_as(Func::min(Expr::col("not_before")), "at").from("instep_mark").and_where(of_resource(source, resource));
+        let now = self.now();
+        let ahead = Expr::case(Expr::col("not_before").gt(now.plus(AHEAD_MAX).0), now.0).finally(Expr::col("not_before"));
+        select.expr_as(Func::min(ahead), "at").from("instep_mark").and_where(of_resource(source, resource));
         let row = self.reader().query_one(&select).await?;
         let at: Option<i64> = row.map(|row| row.try_get("", "at")).transpose()?.flatten();
-        let ahead = self.now().plus(AHEAD_MAX);
-        Ok(at.map(|at| if at > ahead.0 { self.now() } else { Timestamp(at) }))
+        Ok(at.map(Timestamp))
+    }
+
+    /// Dates marks anew after the wall clock was set: all of them, or only those whose hint lies ahead of it. They are then due, and
+    /// no read that was issued before clears them; returns how many there were.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`], [`Kind::Unavailable`].
+    pub async fn redate_marks(&self, fence: &Fence, resource: &ResourceName, all: bool) -> Result<u64, Error> {
+        let mut select = Query::select();
+        select.column("key").from("instep_mark").and_where(of_resource(fence.source(), resource));
+        if !all {
+            select.and_where(Expr::col("last_hint_at").gt(self.now().plus(HINT_AHEAD_MAX).0));
+        }
+        let keys = self.keys(&select).await?;
+        let entities: Vec<Entity> = keys.into_iter().map(|key| Entity { resource: resource.clone(), key }).collect();
+        self.mark_entities(fence, &entities, MarkReason::Refresh).await?;
+        Ok(u64::try_from(entities.len()).unwrap_or(0))
     }
 
     /// After a read that failed: counts the attempt and looks again at `not_before`.

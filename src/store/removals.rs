@@ -1,5 +1,7 @@
 //! What rule 11 needs to know before anything is removed: how much was, what is left, who is surely alive, who is suspect.
 
+use std::time::Duration;
+
 use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement};
 
@@ -12,18 +14,23 @@ use crate::store::marks::MarkReason;
 use crate::store::passes::{Pass, seen_label};
 use crate::store::sql::{of_resource, padded};
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Suspects marked in one transaction.
 const CHUNK: u64 = 200;
 
 impl Store {
-    /// Removals of a resource since `since` that no delete event had announced.
+    /// Removals of a resource since `since` that no delete event had announced. What lies ahead of us was dated by a wall clock that
+    /// was set back since, and counts as long as it is less than a day.
     ///
     /// # Errors
     /// [`Kind::Unavailable`].
     pub async fn removals_since(&self, source: &SourceName, resource: &ResourceName, since: Timestamp) -> Result<u64, Error> {
         let mut select = Query::select();
         select.expr_as(Func::count(Expr::cust("*")), "n").from("instep_change").and_where(of_resource(source, resource));
-        select.and_where(Expr::cust("unannounced")).and_where(Expr::col("at").gt(since.0));
+        select
+            .and_where(Expr::cust("unannounced"))
+            .and_where(Expr::col("at").gt(since.0))
+            .and_where(Expr::col("at").lt(self.now().plus(DAY).0));
         self.count(&select).await
     }
 

@@ -70,6 +70,86 @@ async fn nothing_is_sent_to_another_origin() {
     assert_eq!((answered.status, &answered.body[..]), (200, &b"own"[..]));
 }
 
+/// Addresses that an upstream may hand out; `/tasks` of the configured origin is the only place where they may lead.
+const HOSTILE: [&str; 64] = [
+    "",
+    "/tasks",
+    "tasks",
+    "?page=2",
+    "//127.0.0.1:8080/tasks",
+    "//evil.example/tasks",
+    "\\\\evil.example\\tasks",
+    "/\\evil.example/tasks",
+    "http:\\\\127.0.0.1:8080\\tasks",
+    "http:/127.0.0.1:8080/tasks",
+    "http:127.0.0.1:8080/tasks",
+    "http:///127.0.0.1:8080/tasks",
+    "HTTP://127.0.0.1:8080/tasks",
+    " http://127.0.0.1:8080/tasks",
+    "http://127.0.0.1:8080/tasks ",
+    "http://127.0.0.1:8080/ta\tsks",
+    "http://127.0.0.1:8080/tasks\r\nhost: evil.example",
+    "http://127.0.0.1:8080/tasks HTTP/1.1\r\n\r\nGET /x",
+    "ht\ntp://127.0.0.1:8080/tasks",
+    "http://127.0.0.1:8080/tasks\0",
+    "http://127.0.0.1:8080/tasks#fragment",
+    "http://127.0.0.1:8080/tasks/../secret",
+    "http://127.0.0.1:8080/tasks/..",
+    "http://127.0.0.1:8080/./tasks",
+    "http://127.0.0.1:8080/%2e%2e/tasks",
+    "http://127.0.0.1:8080/tasks/.%2E/x",
+    "http://127.0.0.1:8080\\@evil.example/tasks",
+    "http://127.0.0.1:8080@evil.example/tasks",
+    "http://127.0.0.1:8080%40evil.example/tasks",
+    "http://127.0.0.1:8080.evil.example/tasks",
+    "http://127.0.0.1.evil.example:8080/tasks",
+    "http://someone:secret@127.0.0.1:8080/tasks",
+    "http://someone@127.0.0.1:8080/tasks",
+    "http://@127.0.0.1:8080/tasks",
+    "http://:@127.0.0.1:8080/tasks",
+    "http://evil.example#@127.0.0.1:8080/tasks",
+    "http://evil.example?@127.0.0.1:8080/tasks",
+    "http://evil.example\\@127.0.0.1:8080/tasks",
+    "http://evil.example:8080/tasks",
+    "http://127.0.0.2:8080/tasks",
+    "http://127.0.0.1/tasks",
+    "http://127.0.0.1:80/tasks",
+    "http://127.0.0.1:8081/tasks",
+    "http://127.0.0.1:08080/tasks",
+    "http://127.0.0.1:8080:80/tasks",
+    "http://127.0.0.1:808\t0/tasks",
+    "https://127.0.0.1:8080/tasks",
+    "http://localhost:8080/tasks",
+    "http://2130706433:8080/tasks",
+    "http://0x7f000001:8080/tasks",
+    "http://017700000001:8080/tasks",
+    "http://0177.0.0.1:8080/tasks",
+    "http://127.1:8080/tasks",
+    "http://127.0.0.1.:8080/tasks",
+    "http://0.0.0.0:8080/tasks",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[::1]:8080/tasks",
+    "http://[::ffff:127.0.0.1]:8080/tasks",
+    "http://[::ffff:7f00:1]:8080/tasks",
+    "http://\u{ff11}\u{ff12}\u{ff17}.0.0.1:8080/tasks",
+    "http://127\u{3002}0\u{3002}0\u{3002}1:8080/tasks",
+    "file:///etc/passwd",
+    "gopher://127.0.0.1:8080/_GET",
+    "data:text/plain,http://127.0.0.1:8080/tasks",
+];
+
+#[test]
+fn hostile_addresses_are_refused_before_anything_is_sent() {
+    let upstream = upstream(&"http://127.0.0.1:8080/".parse().expect("a URL"));
+    for url in HOSTILE {
+        let refused = upstream.checked(&get(url));
+        assert!(matches!(refused, Err(SendError::Forbidden(_))), "{url:?}: {refused:?}");
+    }
+    for url in ["http://127.0.0.1:8080/", "http://127.0.0.1:8080/tasks?page%5Bafter%5D=a%20b&x=%2F..%2F"] {
+        assert_eq!(upstream.checked(&get(url)).expect("our own").as_str(), url);
+    }
+}
+
 #[tokio::test]
 async fn a_write_is_sent_only_if_it_is_declared() {
     let own = Fake::start(|_| answer(201, "")).await;

@@ -19,11 +19,13 @@ mod failpoints;
 #[cfg_attr(not(feature = "failpoints"), expect(dead_code, reason = "without fail points nobody dies there"))]
 #[path = "../failpoints/table.rs"]
 mod failpoints_table;
+mod hostile_edge;
 mod large_pages;
 mod long_reader;
 mod lost_view;
 mod memory;
 mod one_daemon;
+mod origin;
 mod poison;
 mod properties;
 mod queries;

@@ -34,7 +34,7 @@ const PURE: &[&str] = &["model", "reconcile", "quota", "connectors"];
 
 /// What rooms of the library may use of each other; whoever is not listed stands above and may use all of these.
 const BELOW: &[(&str, &[&str])] = &[
-    ("clock", &[]),
+    ("clock", &["failpoint"]),
     ("failpoint", &[]),
     ("retry", &[]),
     ("report", &[]),

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::{GIVEN_UP_REST, LEADS_BACK, Reconciler};
 use crate::actors::ask::{Answer, AskError};
+use crate::clock::Timestamp;
 use crate::connectors::{FeedPage, FeedRow, FeedSpec, ReadError, Response};
 use crate::model::ResourceName;
 use crate::quota::Class;
+use crate::reconcile::FUTURE_TOLERANCE;
 use crate::report::FetchFailed;
 use crate::store::{Error, FeedCursor, FeedStep, Fence, LearnedBy, Observed, What};
 use crate::supervision::{Context, Rest};
@@ -41,15 +43,24 @@ impl Reconciler {
         let source = Arc::clone(&self.source);
         let at = source.store.feed_cursor(&source.name, feed.name).await?;
         let began = source.clock.now();
-        let Some(from) = at else {
-            // The backfill reads every record anyway, so the feed begins now.
-            let to = FeedCursor { since: Some(began.minus(feed.overlap)), cursor: None };
-            return self.step(fence, feed, None, to, FeedPage::default()).await;
-        };
-        let since = from.since.unwrap_or(began).minus(feed.overlap);
-        let request = source.connector.feed(feed, since, from.cursor.as_deref());
+        let since = at.as_ref().map_or(began, |from| from.since.unwrap_or(began).minus(feed.overlap));
+        let cursor = at.as_ref().and_then(|from| from.cursor.as_deref());
+        let request = source.connector.feed(feed, since, cursor);
         let read = |response: &Response| source.connector.read_feed(feed, response);
-        match source.ask(cx, fence, Class::Incremental, &request, read).await.map_err(|(error, _)| error) {
+        let answer = source.ask(cx, fence, Class::Incremental, &request, read).await.map_err(|(error, _)| error);
+        // Our own clock may be wrong by years, and a stamp may be (2099 is real): neither is to make the feed silent.
+        let date = answer.as_ref().ok().and_then(|answer| answer.date);
+        let believable = date.map_or(Timestamp(i64::MAX), |date| date.plus(FUTURE_TOLERANCE));
+        let from = match (at, &answer) {
+            (Some(from), _) => from,
+            (None, Ok(_)) => {
+                // The backfill reads every record anyway, so the feed begins now.
+                let to = FeedCursor { since: Some(date.unwrap_or(began).minus(feed.overlap)), cursor: None };
+                return self.step(fence, feed, None, to, FeedPage::default()).await;
+            }
+            (None, Err(_)) => FeedCursor { since: None, cursor: None },
+        };
+        match answer {
             Ok(Answer { what: page, .. }) => {
                 if from.cursor.is_none() {
                     self.tours.remove(feed.name);
@@ -65,10 +76,10 @@ impl Reconciler {
                 self.trouble.over(feed.name);
                 source.ails(feed.name, None);
                 // The cursor's `since` moves only when a poll has met its last page: pages are asked for from one fixed bound.
-                let highest = page.rows.iter().flatten().filter_map(|row| row.at).max();
+                let highest = page.rows.iter().flatten().filter_map(|row| row.at).filter(|at| *at <= believable).max();
                 let to = match &page.next {
                     Some(next) => FeedCursor { since: from.since, cursor: Some(next.clone()) },
-                    None => FeedCursor { since: highest.max(from.since), cursor: None },
+                    None => FeedCursor { since: highest.max(from.since.map(|since| since.min(believable))), cursor: None },
                 };
                 self.step(fence, feed, Some(from), to, page).await
             }

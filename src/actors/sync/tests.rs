@@ -151,6 +151,7 @@ fn run(source: &Arc<Source>) -> (CancellationToken, tokio::task::JoinHandle<Ende
         store: source.store.clone(),
         clock: source.clock,
         breaker: source.settings.breaker,
+        anchors: None,
         reporter: source.reporter.clone(),
     };
     let children = vec![limiter::spec(options, source.limiter.clone()), spec(Arc::clone(source), tasks())];

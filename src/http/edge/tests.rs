@@ -114,6 +114,26 @@ async fn connections_above_the_cap_wait_for_a_free_place() {
     assert_eq!(second.await.body, "second");
 }
 
+#[tokio::test]
+async fn a_caller_gets_the_place_of_who_is_silent_or_sends_slowly() {
+    let options = Options { connections_max: 2, header_timeout: Duration::from_secs(60), ..short() };
+    let served = serve(routes(&Arc::default()), options).await;
+    let (mut silent, mut slow) = (served.connect().await, served.connect().await);
+    slow.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n").await.expect("sent");
+    until(&mut slow, "100 Continue").await;
+    let mut kept = served.connect().await;
+    assert_eq!(to_end(&mut silent).await, "", "silence goes first");
+    for body in ["one", "two"] {
+        kept.write_all(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n{body}").as_bytes()).await.expect("sent");
+        assert!(until(&mut kept, body).await.starts_with("HTTP/1.1 200"));
+    }
+    drop(kept);
+    let others = [served.ask("POST", "/echo", &[], "three"), served.ask("POST", "/echo", &[], "four")];
+    for (answer, body) in futures_util::future::join_all(others).await.into_iter().zip(["three", "four"]) {
+        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+    }
+}
+
 /// Whether the handler of `/wait` has begun: it holds a clone.
 fn go_is_awaited(go: &Arc<Notify>) -> bool {
     Arc::strong_count(go) > 2
