@@ -84,7 +84,8 @@ async fn the_way_of_a_delivery_may_end_anywhere(database: Database) {
 }
 
 async fn the_rest_may_end_anywhere(database: Database) {
-    let is_rest = |by| matches!(by, By::Passes | By::SilentDelete | By::FailingReads | By::NoBulk | By::HooksCreate | By::HooksDelete);
+    let is_rest =
+        |by| matches!(by, By::Passes | By::SilentDelete | By::FailingReads | By::Refusals | By::NoBulk | By::HooksCreate | By::HooksDelete);
     walk(database, is_rest, "of passes, marks and registrations").await;
 }
 

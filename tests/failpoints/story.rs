@@ -168,6 +168,7 @@ impl Story {
     pub(super) async fn tidy_up(&mut self, by: By) {
         match by {
             By::FailingReads => drop(self.universe.sandbox.control("faults", json!({ "upstream_5xx": 0.0 })).await),
+            By::Refusals => drop(self.universe.sandbox.control("faults", json!({ "inject_429": 0.0 })).await),
             By::HooksCreate => self.every_token_is_known().await,
             By::HooksDelete => self.register().await,
             _ => {}
@@ -210,10 +211,13 @@ impl Story {
         let sandbox = &self.universe.sandbox;
         match by {
             By::FreshStart | By::Start | By::StartAfter(_) | By::DeathWhileDecoding | By::Nothing(_) => {}
-            By::Deliveries | By::Passes | By::FailingReads => {
+            By::Deliveries | By::Passes | By::FailingReads | By::Refusals => {
                 if by == By::FailingReads {
                     // Not all of them: behind an open breaker nothing is read, so nothing fails.
                     sandbox.control("faults", json!({ "upstream_5xx": 0.5 })).await;
+                }
+                if by == By::Refusals {
+                    sandbox.control("faults", json!({ "inject_429": 1.0 })).await;
                 }
                 // The first half changes; what goes silently is of the second.
                 let key = &self.keys[n % (self.keys.len() / 2)];

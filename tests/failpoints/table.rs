@@ -24,6 +24,8 @@ pub(crate) enum By {
     SilentDelete,
     /// Reads that fail.
     FailingReads,
+    /// Reads that are told to come later.
+    Refusals,
     /// A record that changes, of a resource that cannot be read in bulk; the start before forgot that.
     NoBulk,
     /// `instep hooks create`.
@@ -119,6 +121,7 @@ pub(crate) const STEPS: &[Step] = &[
     transaction("close_gap", By::Passes),
     transaction("set_marks", By::SilentDelete),
     transaction("touch_marks", By::FailingReads),
+    transaction("pause", By::Refusals),
     transaction("bulk_unsupported", By::NoBulk),
     transaction("put_registration", By::HooksCreate),
     transaction("drop_registration", By::HooksDelete),
