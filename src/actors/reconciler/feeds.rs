@@ -48,20 +48,19 @@ impl Reconciler {
         let request = source.connector.feed(feed, since, cursor);
         let read = |response: &Response| source.connector.read_feed(feed, response);
         let answer = source.ask(cx, fence, Class::Incremental, &request, read).await.map_err(|(error, _)| error);
-        // Our own clock may be wrong by years, and a stamp may be (2099 is real): neither is to make the feed silent.
-        let date = answer.as_ref().ok().and_then(|answer| answer.date);
-        let believable = date.map_or(Timestamp(i64::MAX), |date| date.plus(FUTURE_TOLERANCE));
         let from = match (at, &answer) {
             (Some(from), _) => from,
-            (None, Ok(_)) => {
-                // The backfill reads every record anyway, so the feed begins now.
-                let to = FeedCursor { since: Some(date.unwrap_or(began).minus(feed.overlap)), cursor: None };
+            (None, Ok(answer)) => {
+                // The backfill reads every record anyway, so the feed begins now; by the upstream's clock, for ours may be wrong by years.
+                let to = FeedCursor { since: Some(answer.date.unwrap_or(began).minus(feed.overlap)), cursor: None };
                 return self.step(fence, feed, None, to, FeedPage::default()).await;
             }
             (None, Err(_)) => FeedCursor { since: None, cursor: None },
         };
         match answer {
-            Ok(Answer { what: page, .. }) => {
+            Ok(Answer { what: page, date, .. }) => {
+                // A stamp may be wrong, too (2099 is real); neither is to make the feed silent.
+                let believable = date.map_or(Timestamp(i64::MAX), |date| date.plus(FUTURE_TOLERANCE));
                 if from.cursor.is_none() {
                     self.tours.remove(feed.name);
                 }
