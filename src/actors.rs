@@ -23,8 +23,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::clock::{Anchors, Clock};
 use crate::config::Config;
 use crate::daemon::Sockets;
@@ -80,13 +78,7 @@ impl Plan {
     ///
     /// # Errors
     /// When the admin token cannot be made or read.
-    pub fn new(
-        config: &Config,
-        sockets: Sockets,
-        process: source::Process,
-        sources: Vec<Arc<Source>>,
-        fatal: CancellationToken,
-    ) -> Result<Self, String> {
+    pub fn new(config: &Config, sockets: Sockets, process: source::Process, sources: Vec<Arc<Source>>) -> Result<Self, String> {
         let source::Process { store, health, clock, reporter, state } = process;
         let (roster, critical) = (Roster::default(), watchdog::Critical::default());
         let (queue, answers) = (journal::Journal::new(health), answers::Answers::new(clock));
@@ -118,7 +110,6 @@ impl Plan {
                 answers,
                 reporter: reporter.clone(),
                 clock,
-                fatal,
                 disk_floor: config.retention.disk_floor.0,
             },
             janitor: janitor::Options {

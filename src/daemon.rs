@@ -88,7 +88,6 @@ pub struct Daemon {
     /// Its store.
     pub store: Store,
     stop: CancellationToken,
-    fatal: CancellationToken,
     root: JoinHandle<Result<Ended, String>>,
     /// How the tree ended, once it has: it can be waited for only once.
     outcome: Option<Outcome>,
@@ -103,23 +102,19 @@ impl Daemon {
         let reporter = Reporter::new();
         let store = open(config, state, clock, &stop).await?;
         std::fs::create_dir_all(state)?;
-        service::status("migrating the store");
-        store.migrate().await?;
         let process =
             Process { store: store.clone(), health: StoreHealth::default(), clock, reporter: reporter.clone(), state: state.to_owned() };
         let sources = build(config, &process)?;
-        for source in &sources {
-            store.install_views(&source.name, source.connector.resources()).await?;
+        while let Err(error) = prepare(&store, &sources, clock).await {
+            wait_for_store(error, &stop).await?;
         }
-        note_downtime(&store, &sources, clock).await?;
         let (hooks, admin) = (sockets.hooks.local_addr()?, sockets.admin.local_addr()?);
-        let fatal = CancellationToken::new();
-        let plan = actors::Plan::new(config, sockets, process, sources.clone(), fatal.clone()).map_err(StartError::Tree)?;
+        let plan = actors::Plan::new(config, sockets, process, sources.clone()).map_err(StartError::Tree)?;
         let cx = Context::new("root", clock, SUPERVISOR_BUDGET, stop.clone());
         plan.watch_root(&cx.life);
         #[expect(clippy::disallowed_methods, reason = "the root of the supervision tree has no supervisor but the process")]
         let root = tokio::spawn(async move { run_root(plan.tree(), cx).await.map_err(|error| error.to_string()) });
-        Ok(Self { hooks, admin, sources, store, stop, fatal, root, outcome: None })
+        Ok(Self { hooks, admin, sources, store, stop, root, outcome: None })
     }
 
     /// Waits until the daemon ends by itself or is stopped.
@@ -129,7 +124,7 @@ impl Daemon {
         }
         let ended = tokio::select! {
             ended = &mut self.root => ended,
-            () = self.fatal.cancelled() => return Outcome::Failed,
+            () = self.store.broken().cancelled() => return Outcome::Failed,
         };
         let outcome = match ended {
             Ok(Ok(Ended::Stopped)) => Outcome::Stopped,
@@ -162,16 +157,31 @@ async fn open(config: &Config, state: &Path, clock: Clock, stop: &CancellationTo
         };
         match Store::open(options).await {
             Ok(store) => return Ok(store),
-            Err(error) if error.kind() == Kind::Unavailable => {
-                service::status(&format!("waiting for the store: {error}"));
-                tracing::warn!(%error, "the store is away; waiting for it");
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => wait_for_store(error, stop).await?,
         }
-        tokio::select! {
-            () = stop.cancelled() => return Err(StartError::Stopped),
-            () = tokio::time::sleep(STORE_RETRY) => {}
-        }
+    }
+}
+
+/// Brings the store to where the tree can begin. What was done stays done, so all of it may be tried again.
+async fn prepare(store: &Store, sources: &[Arc<Source>], clock: Clock) -> Result<(), store::Error> {
+    service::status("migrating the store");
+    store.migrate().await?;
+    for source in sources {
+        store.install_views(&source.name, source.connector.resources()).await?;
+    }
+    note_downtime(store, sources, clock).await
+}
+
+/// A store that is away comes back by itself; whatever else is wrong with it does not.
+async fn wait_for_store(error: store::Error, stop: &CancellationToken) -> Result<(), StartError> {
+    if error.kind() != Kind::Unavailable {
+        return Err(error.into());
+    }
+    service::status(&format!("waiting for the store: {error}"));
+    tracing::warn!(%error, "the store is away; waiting for it");
+    tokio::select! {
+        () = stop.cancelled() => Err(StartError::Stopped),
+        () = tokio::time::sleep(STORE_RETRY) => Ok(()),
     }
 }
 

@@ -11,11 +11,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// Prefix of every metric.
@@ -25,6 +27,10 @@ const PREFIX: &str = "instep";
 type Labels = Vec<(&'static str, String)>;
 type Counters = HashMap<&'static str, Family<Labels, Counter>>;
 type Gauges = HashMap<&'static str, Family<Labels, Gauge<f64, AtomicU64>>>;
+type Timings = HashMap<&'static str, Family<Labels, Histogram, fn() -> Histogram>>;
+
+/// Upper ends of the buckets of times, in seconds: from a commit without a disk to callers that have given up.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2];
 
 /// Something that happened. Implemented by the structs of this module only.
 pub trait Report: sealed::Declared {
@@ -46,6 +52,14 @@ pub trait Measure: sealed::Declared {
     fn labels(&self) -> Labels;
 }
 
+/// Something that takes its time. Implemented by the structs of this module only.
+pub trait Timing: sealed::Declared {
+    /// The metric it is counted in, without prefix.
+    const HISTOGRAM: &'static str;
+    /// The metric's labels.
+    fn labels(&self) -> Labels;
+}
+
 mod sealed {
     /// Only declared reports and gauges are registered, so nothing else may be emitted.
     pub trait Declared {}
@@ -59,6 +73,7 @@ struct Metrics {
     registry: Registry,
     counters: Counters,
     gauges: Gauges,
+    timings: Timings,
 }
 
 impl Reporter {
@@ -78,7 +93,13 @@ impl Reporter {
             registry.register(*name, sentence(help), family.clone());
             gauges.insert(name, family);
         }
-        Self(Arc::new(Metrics { registry, counters, gauges }))
+        let mut timings = Timings::new();
+        for (name, help) in TIMINGS {
+            let family = Family::new_with_constructor(histogram as fn() -> Histogram);
+            registry.register(*name, sentence(help), family.clone());
+            timings.insert(name, family);
+        }
+        Self(Arc::new(Metrics { registry, counters, gauges, timings }))
     }
 
     /// Logs and counts what happened.
@@ -92,6 +113,12 @@ impl Reporter {
     pub fn set<M: Measure>(&self, measure: M, value: f64) {
         let family = self.0.gauges.get(M::GAUGE).expect("every measure is declared with its gauge");
         family.get_or_create(&measure.labels()).set(value);
+    }
+
+    /// Counts how long something took.
+    pub fn observe<T: Timing>(&self, timing: T, took: Duration) {
+        let family = self.0.timings.get(T::HISTOGRAM).expect("every timing is declared with its histogram");
+        family.get_or_create(&timing.labels()).observe(took.as_secs_f64());
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -113,6 +140,10 @@ impl fmt::Debug for Reporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reporter")
     }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(SECONDS)
 }
 
 /// A doc comment as a metric's help, to which the encoder adds the stop.
@@ -170,6 +201,29 @@ macro_rules! gauges {
 
             impl Measure for $name {
                 const GAUGE: &'static str = $gauge;
+
+                fn labels(&self) -> Labels {
+                    vec![$((stringify!($label), self.$label.clone())),*]
+                }
+            }
+        )+
+    };
+}
+
+macro_rules! timings {
+    ($(#[doc = $help:literal] $name:ident($($label:ident),*) counts $histogram:literal;)+) => {
+        const TIMINGS: &[(&str, &str)] = &[$(($histogram, $help)),+];
+        $(
+            #[doc = $help]
+            #[derive(Clone, Debug)]
+            pub struct $name {
+                $(#[doc = concat!("Label `", stringify!($label), "`.")] pub $label: String,)*
+            }
+
+            impl sealed::Declared for $name {}
+
+            impl Timing for $name {
+                const HISTOGRAM: &'static str = $histogram;
 
                 fn labels(&self) -> Labels {
                     vec![$((stringify!($label), self.$label.clone())),*]
@@ -279,6 +333,11 @@ gauges! {
     Ready() sets "ready";
 }
 
+timings! {
+    /// Time from the last byte of a delivery to its acknowledgement, in seconds.
+    AckSeconds(source) counts "ack_seconds";
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -308,6 +367,18 @@ mod tests {
     }
 
     #[test]
+    fn a_timing_falls_into_its_bucket() {
+        let reporter = Reporter::new();
+        for millis in [2, 30, 90_000] {
+            reporter.observe(AckSeconds { source: "pmp".into() }, Duration::from_millis(millis));
+        }
+        let text = reporter.render();
+        for line in ["bucket{le=\"0.0025\",source=\"pmp\"} 1", "bucket{le=\"0.05\",source=\"pmp\"} 2", "count{source=\"pmp\"} 3"] {
+            assert!(text.contains(&format!("instep_ack_seconds_{line}\n")), "{text}");
+        }
+    }
+
+    #[test]
     fn reporters_do_not_share_anything() {
         let (one, other) = (Reporter::new(), Reporter::new());
         one.emit(StrangerRefused {});
@@ -317,13 +388,13 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_told_in_base_units() {
-        let names: Vec<&str> = COUNTERS.iter().chain(GAUGES).map(|(name, _)| *name).collect();
+        let names: Vec<&str> = COUNTERS.iter().chain(GAUGES).chain(TIMINGS).map(|(name, _)| *name).collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
         for name in names {
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
             assert!(!["_ms", "_millis", "_kb", "_mb", "_total"].iter().any(|unit| name.ends_with(unit)), "{name}");
         }
-        for (name, help) in COUNTERS.iter().chain(GAUGES) {
+        for (name, help) in COUNTERS.iter().chain(GAUGES).chain(TIMINGS) {
             assert!(help.ends_with('.') && !sentence(help).ends_with('.'), "{name}: {help}");
         }
     }

@@ -21,6 +21,7 @@ mod permits;
 mod quarantine;
 pub mod reader;
 mod readers;
+mod reads;
 mod registrations;
 mod removals;
 mod retention;

@@ -17,7 +17,7 @@ use crate::connectors::{HookSecret, Refusal as Refused};
 use crate::http::BoxFuture;
 use crate::http::hooks::{Door, Overload, Refusal, RequestHead, SourceDoor, Unavailable, Verdict, VerifiedDelivery};
 use crate::model::{Delivery, DeliveryId, HookRequest};
-use crate::report::{DeliveryAccepted, DeliveryRefused, SecretsReread, StrangerRefused};
+use crate::report::{AckSeconds, DeliveryAccepted, DeliveryRefused, SecretsReread, StrangerRefused};
 
 /// What a refused caller is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -164,9 +164,11 @@ impl SourceDoor for HookDoor {
         })
     }
 
-    fn answered(&self, status: u16) {
+    fn answered(&self, status: u16, took: Duration) {
         self.answers.count(&self.source.name, status, None);
-        self.source.reporter.emit(DeliveryAccepted { source: self.source.name.to_string() });
+        let source = self.source.name.to_string();
+        self.source.reporter.observe(AckSeconds { source: source.clone() }, took);
+        self.source.reporter.emit(DeliveryAccepted { source });
     }
 
     fn refused(&self, status: u16, refusal: &Refusal) {

@@ -47,7 +47,7 @@ struct Intake {
 
 impl Work for Intake {
     async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
-        let Some(fence) = self.source.fence(&cx.stopping).await else { return Ok(Rest::For(LOOK_EVERY)) };
+        let Some(fence) = self.source.fence(cx).await else { return Ok(Rest::For(LOOK_EVERY)) };
         match self.take(&fence).await {
             Ok(true) => Ok(Rest::Again),
             Ok(false) => Ok(Rest::For(LOOK_EVERY)),

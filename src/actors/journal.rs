@@ -4,18 +4,18 @@
 //! a restarted journal continues with it; an entry whose batch died with an incarnation is answered "unavailable".
 //! Empty commits keep the heartbeat, by which a start can tell how long nobody was listening.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::answers::Answers;
 use crate::clock::Clock;
 use crate::model::Delivery;
 use crate::report::{DiskFreeBytes, GapOpened, JournalCommitted, JournalFailed, Reporter, StoreLost, StoreRegained};
-use crate::store::{AnswerCount, Kind, Store};
+use crate::store::{AnswerCount, Store};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Waker, Work, worker};
 
 /// Deliveries in one commit: enough to saturate the disk, few enough to answer within its time.
@@ -27,7 +27,10 @@ const QUEUE_MAX: usize = 20_000;
 /// An empty commit this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Between commits the store is only asked whether it is there, so that readiness is no older than this.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A commit that takes longer counts as a store that is away, until it ends: its callers have been answered 503 already, and
+/// whoever comes now need not wait for the same. It is not given up: an outcome that is known is better than one that is not.
+const SLOW: Duration = Duration::from_secs(1);
 /// A lost store is looked for this often.
 const LOST_RETRY: Duration = Duration::from_millis(500);
 
@@ -164,8 +167,6 @@ pub struct Options {
     pub clock: Clock,
     /// Bytes free below which hooks are refused.
     pub disk_floor: u64,
-    /// Cancelled when the process must end: a failed fsync is never retried.
-    pub fatal: CancellationToken,
 }
 
 /// The child spec.
@@ -186,14 +187,16 @@ impl Work for Writer {
         let batch = self.options.journal.take();
         if !batch.is_empty() {
             self.commit(batch).await;
-            return Ok(Rest::Again);
+            // What failed a moment ago would fail again, or succeed for want of size alone: nobody could see that it failed.
+            let is_lost = self.options.journal.health.is_lost();
+            return Ok(if is_lost { Rest::For(LOST_RETRY) } else { Rest::Again });
         }
         self.look_at_disk();
         let now = self.options.clock.monotonic();
         let is_lost = self.options.journal.health.is_lost();
         if is_lost || now.saturating_sub(self.beat_at) >= HEARTBEAT || self.options.answers.waits() {
             self.beat(cx).await;
-        } else if let Err(error) = self.options.store.ping().await {
+        } else if let Err(error) = self.watched(self.options.store.ping()).await {
             self.failed(&error);
         }
         Ok(Rest::For(if self.options.journal.health.is_lost() { LOST_RETRY } else { LOOK_EVERY }))
@@ -220,10 +223,21 @@ impl Writer {
         self.options.journal.health.saw_disk(free, self.options.disk_floor);
     }
 
+    /// Waits for the store, and says that it is away while it takes too long.
+    async fn watched<T>(&self, asked: impl Future<Output = T>) -> T {
+        let mut asked = std::pin::pin!(asked);
+        tokio::select! {
+            done = &mut asked => return done,
+            () = tokio::time::sleep(SLOW) => {}
+        }
+        self.options.journal.health.saw(Some("no answer within a second"), &self.options.reporter);
+        asked.await
+    }
+
     async fn commit(&mut self, batch: Vec<Entry>) {
         let started = self.options.clock.monotonic();
         let (deliveries, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|entry| (entry.delivery, entry.reply)).unzip();
-        let written = self.options.store.journal(&deliveries).await;
+        let written = self.watched(self.options.store.journal(&deliveries)).await;
         let ended = self.options.clock.monotonic();
         match written {
             Ok(results) => {
@@ -248,7 +262,7 @@ impl Writer {
     /// An empty commit, with the counts of answers in it.
     async fn beat(&mut self, cx: &Context) {
         let counts = self.options.answers.take();
-        match self.write_counts(cx, &counts).await {
+        match self.watched(self.write_counts(cx, &counts)).await {
             Ok(()) => {
                 self.beat_at = self.options.clock.monotonic();
                 self.options.journal.health.saw(None, &self.options.reporter);
@@ -281,9 +295,6 @@ impl Writer {
     fn failed(&self, error: &crate::store::Error) {
         self.options.reporter.emit(JournalFailed { error: error.to_string() });
         self.options.journal.health.saw(Some(&error.to_string()), &self.options.reporter);
-        if error.kind() == Kind::Fsync {
-            self.options.fatal.cancel();
-        }
     }
 }
 

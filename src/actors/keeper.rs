@@ -41,7 +41,7 @@ impl Work for Keeper {
             source.reporter.set(LiveModeGauge { source: source.name.to_string() }, 0.0);
             return Ok(Rest::For(LOOK_EVERY));
         }
-        let Some(fence) = source.fence(&cx.stopping).await else { return Ok(Rest::For(RETRY)) };
+        let Some(fence) = source.fence(cx).await else { return Ok(Rest::For(RETRY)) };
         match source.watch_hooks(cx, &fence).await {
             Ok(registered) => {
                 source.note_hooks(&registered);

@@ -82,7 +82,7 @@ struct Known {
 
 impl Work for Reconciler {
     async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
-        let Some(fence) = self.source.fence(&cx.stopping).await else { return Ok(Rest::For(LOOK_EVERY)) };
+        let Some(fence) = self.source.fence(cx).await else { return Ok(Rest::For(LOOK_EVERY)) };
         match self.next(cx, &fence).await {
             Ok(rest) => Ok(rest),
             Err(error) => {

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::journal::StoreHealth;
 use super::limiter;
@@ -22,7 +21,7 @@ use crate::model::{ResourceName, SourceName};
 use crate::quota::{BreakerOptions, Limits};
 use crate::report::{Reporter, ViewLost};
 use crate::store::{Fence, Kind, Store};
-use crate::supervision::Waker;
+use crate::supervision::{Context, Waker};
 use crate::upstream::Upstream;
 
 /// How a source behaves, as configured.
@@ -215,12 +214,17 @@ impl Source {
         Self { limiter: other.limiter.of(self.name.as_str()), owns_limiter: false, ..self }
     }
 
-    /// The right to write this source's rows; waits for it, until `stopping`.
-    pub async fn fence(&self, stopping: &CancellationToken) -> Option<Fence> {
+    /// The right to write this source's rows; waits for it, until it is told to stop.
+    pub async fn fence(&self, cx: &Context) -> Option<Fence> {
         let mut owned = self.fence.subscribe();
-        tokio::select! {
-            () = stopping.cancelled() => None,
-            owned = owned.wait_for(Option::is_some) => owned.ok()?.clone(),
+        loop {
+            // However long the store is away: whoever waits for it is alive.
+            cx.life.allow(cx.step_budget);
+            tokio::select! {
+                () = cx.stopping.cancelled() => return None,
+                owned = owned.wait_for(Option::is_some) => return owned.ok()?.clone(),
+                () = tokio::time::sleep(cx.step_budget / 4) => {}
+            }
         }
     }
 

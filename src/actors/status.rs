@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::janitor::Overlong;
 use super::journal::{Journal, Room};
@@ -17,6 +18,9 @@ use serde_json::{Value, json};
 
 /// File in the state directory that holds the control token; only the daemon's user can read it.
 pub const TOKEN_FILE: &str = "control-token";
+
+/// For the rows of a source; without them the rest is told all the same.
+const ROWS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Longest request of a verb: `decode` carries a delivery's body.
 const VERB_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -81,9 +85,10 @@ impl Desk {
     }
 
     async fn source_status(&self, source: &Source) -> Value {
-        let rows = match self.store.status(&source.name).await {
-            Ok(status) => serde_json::to_value(status).unwrap_or(Value::Null),
-            Err(error) => json!({ "error": error.to_string() }),
+        let rows = match tokio::time::timeout(ROWS_DEADLINE, self.store.status(&source.name)).await {
+            Ok(Ok(status)) => serde_json::to_value(status).unwrap_or(Value::Null),
+            Ok(Err(error)) => json!({ "error": error.to_string() }),
+            Err(_elapsed) => json!({ "error": "the store does not answer" }),
         };
         let now = self.clock.monotonic();
         let limiter = source.limiter.observe().await.map(|observed| {

@@ -72,7 +72,7 @@ fn policy(max: Duration) -> RetryPolicy {
 
 impl Work for Sync {
     async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
-        let Some(fence) = self.source.fence(&cx.stopping).await else { return Ok(Rest::For(LOOK_EVERY)) };
+        let Some(fence) = self.source.fence(cx).await else { return Ok(Rest::For(LOOK_EVERY)) };
         let source = Arc::clone(&self.source);
         let Some(spec) = source.spec(&self.resource) else { return Ok(Rest::For(LOOK_EVERY)) };
         match self.look(cx, &fence, spec).await {

@@ -37,7 +37,8 @@ impl Store {
         }
         let rows: Vec<_> = folded.into_iter().collect();
         self.run(|| async {
-            let tx = self.begin(Lane::Work, "answers").await?;
+            // The journal writes them, and deliveries wait behind it.
+            let tx = self.begin(Lane::Journal, "answers").await?;
             for group in groups(&rows) {
                 let mut insert = Query::insert();
                 insert.into_table("instep_answer").columns(["minute", "source", "status", "n"]);

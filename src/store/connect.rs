@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use migrations::{Migrator, MigratorTrait};
+use sea_orm::sqlx::Connection as _;
+use sea_orm::sqlx::sqlite::SqlitePoolOptions;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait,
 };
 use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
 use crate::failpoint;
 use crate::store::error::{Error, Kind};
 use crate::store::files;
+use crate::store::reads::Reads;
 
 /// How long anybody waits for a connection: the store is away, and whoever asks must hear it soon.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,6 +75,10 @@ pub(crate) struct Inner {
     writer: DatabaseConnection,
     journal: DatabaseConnection,
     reader: DatabaseConnection,
+    /// SQLite: copies the WAL beside the writer; on PostgreSQL it has nothing to do.
+    checkpointer: DatabaseConnection,
+    /// Cancelled for good when the disk did not keep what it was told to keep.
+    broken: CancellationToken,
     /// SQLite: writers other than the journal queue here, so that at most one of them stands before the journal at the pen.
     turn: Mutex<()>,
     /// SQLite: who holds it writes.
@@ -122,8 +130,8 @@ impl Store {
         let url = format!("postgres:{rest}");
         let writer = connect(postgres(&url, options.connections.max(2))).await?;
         let journal = connect(postgres(&url, 1)).await?;
-        let reader = writer.clone();
-        Ok(Self::assemble(Engine::Postgres, options, None, None, [writer, journal, reader]))
+        let (reader, checkpointer) = (writer.clone(), writer.clone());
+        Ok(Self::assemble(Engine::Postgres, options, None, None, [writer, journal, reader, checkpointer]))
     }
 
     async fn open_sqlite(options: Options, path: PathBuf) -> Result<Self, Error> {
@@ -131,9 +139,10 @@ impl Store {
         let writer = connect(sqlite(&path, 1, false)).await?;
         vacuum_mode(&writer).await?;
         let reader = connect(sqlite(&path, options.connections.max(2), true)).await?;
+        let checkpointer = connect(sqlite(&path, 1, false)).await?;
         files::share_side_files(&path, options.read_group.as_deref())?;
         let journal = writer.clone();
-        Ok(Self::assemble(Engine::Sqlite, options, Some(path), Some(lock), [writer, journal, reader]))
+        Ok(Self::assemble(Engine::Sqlite, options, Some(path), Some(lock), [writer, journal, reader, checkpointer]))
     }
 
     fn assemble(
@@ -141,11 +150,12 @@ impl Store {
         options: Options,
         path: Option<PathBuf>,
         lock: Option<std::fs::File>,
-        [writer, journal, reader]: [DatabaseConnection; 3],
+        [writer, journal, reader, checkpointer]: [DatabaseConnection; 4],
     ) -> Self {
-        let (turn, pen) = (Mutex::new(()), Mutex::new(()));
+        let (turn, pen, broken) = (Mutex::new(()), Mutex::new(()), CancellationToken::new());
         let (clock, grant) = (options.clock, options.grant);
-        Self { inner: Arc::new(Inner { engine, clock, grant, path, writer, journal, reader, turn, pen, _lock: lock }) }
+        let inner = Inner { engine, clock, grant, path, writer, journal, reader, checkpointer, broken, turn, pen, _lock: lock };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Brings the schema up to date and makes the views that belong to no source.
@@ -188,14 +198,32 @@ impl Store {
         self.inner.engine
     }
 
-    /// Asks the database for a sign of life.
+    /// Asks the database for a sign of life, and whether it takes writes at all.
     ///
     /// # Errors
     /// [`Kind::Unavailable`] within 2 s if there is none.
     pub async fn ping(&self) -> Result<(), Error> {
-        let answer = tokio::time::timeout(ACQUIRE_TIMEOUT, self.reader().query_one_raw(self.raw("select 1", []))).await;
-        answer.map_err(|_| Error::new(Kind::Unavailable, "the database did not answer in time"))??;
-        Ok(())
+        if self.is_read_only() {
+            return Err(Error::new(Kind::Unavailable, "the file system of the database is read-only"));
+        }
+        // PostgreSQL: at the journal's own connection, for the others may all be at work.
+        let (db, sql) = match self.inner.engine {
+            Engine::Sqlite => (&self.inner.reader, "select 0 as read_only"),
+            Engine::Postgres => (&self.inner.journal, "select cast(current_setting('transaction_read_only') = 'on' as int) as read_only"),
+        };
+        let answer = tokio::time::timeout(ACQUIRE_TIMEOUT, db.query_one_raw(self.raw(sql, []))).await;
+        let row = answer.map_err(|_| Error::new(Kind::Unavailable, "the database did not answer in time"))??;
+        match row.map(|row| row.try_get::<i32>("", "read_only")).transpose()? {
+            Some(0) => Ok(()),
+            _ => Err(Error::new(Kind::Unavailable, "the database is read-only")),
+        }
+    }
+
+    /// Cancelled when the disk did not keep what it was told to keep. Nothing is written from then on: the process must end, and
+    /// the next one begins with what the database recovers.
+    #[must_use]
+    pub fn broken(&self) -> &CancellationToken {
+        &self.inner.broken
     }
 
     /// Ends the use of the store.
@@ -208,7 +236,7 @@ impl Store {
     /// What the last checkpoint met.
     pub async fn close(self) -> Result<(), Error> {
         if self.inner.engine == Engine::Sqlite {
-            let done = self.checkpoint().await;
+            let done = if self.inner.broken.is_cancelled() { Ok(()) } else { self.checkpoint().await };
             Box::leak(Box::new(self));
             return done;
         }
@@ -221,8 +249,12 @@ impl Store {
         self.inner.clock.now()
     }
 
-    pub(crate) fn reader(&self) -> &DatabaseConnection {
-        &self.inner.reader
+    pub(crate) fn reader(&self) -> Reads<'_> {
+        Reads::new(&self.inner.reader, self.inner.engine)
+    }
+
+    pub(crate) fn checkpointer(&self) -> &DatabaseConnection {
+        &self.inner.checkpointer
     }
 
     /// The connection that may change the schema or run a pragma, outside any transaction. The caller holds no [`Tx`].
@@ -249,6 +281,9 @@ impl Store {
 
     async fn wait_and_begin(&self, lane: Lane, step: &'static str) -> Result<Tx<'_>, Error> {
         let inner = &*self.inner;
+        if inner.broken.is_cancelled() {
+            return Err(Error::new(Kind::Fsync, "nothing is written after a failed fsync"));
+        }
         if inner.engine == Engine::Postgres {
             let db = if lane == Lane::Journal { &inner.journal } else { &inner.writer };
             return Ok(Tx { db: db.begin().await?, engine: inner.engine, step, _pen: None, _turn: None });
@@ -258,6 +293,12 @@ impl Store {
         let options = TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
         let db = inner.writer.begin_with_options(options).await?;
         Ok(Tx { db, engine: inner.engine, step, _pen: Some(pen), _turn: turn })
+    }
+
+    /// SQLite: keeps the writers out, the journal included, in their order.
+    pub(crate) async fn hold_pen(&self) -> (MutexGuard<'_, ()>, MutexGuard<'_, ()>) {
+        let turn = self.inner.turn.lock().await;
+        (self.inner.pen.lock().await, turn)
     }
 
     /// Runs a transaction with a deadline, again after a conflict.
@@ -271,9 +312,18 @@ impl Store {
             let done = tokio::time::timeout(TRANSACTION_TIMEOUT, transaction()).await;
             match done.unwrap_or_else(|_| Err(Error::new(Kind::Unavailable, "the database did not answer in time"))) {
                 Err(error) if error.is_conflict() && tries < CONFLICT_TRIES => {}
+                Err(error) => return Err(self.saw(error)),
                 done => return done,
             }
         }
+    }
+
+    /// After a failed fsync nobody knows what of the last commits is on the disk, and a second try would say "yes" all the same.
+    pub(crate) fn saw(&self, error: Error) -> Error {
+        if error.kind() == Kind::Fsync {
+            self.inner.broken.cancel();
+        }
+        error
     }
 }
 
@@ -309,6 +359,9 @@ pub(crate) fn sqlite(path: &std::path::Path, connections: u32, read_only: bool) 
     // Connections are never recycled: closing the last one would remove the files that readers need.
     options.idle_timeout(None).max_lifetime(None).min_connections(1);
     let path = path.to_owned();
+    if !read_only {
+        options.map_sqlx_sqlite_pool_opts(whole_transactions);
+    }
     options.map_sqlx_sqlite_opts(move |options| {
         let options = options
             .filename(&path)
@@ -327,6 +380,19 @@ pub(crate) fn sqlite(path: &std::path::Path, connections: u32, read_only: bool) 
             .pragma("wal_autocheckpoint", "0")
     });
     options
+}
+
+/// A full or failing disk makes SQLite roll back by itself, and the rollback after it fails: sqlx then believes that the connection
+/// is inside a transaction, and begins every further one as a part of it. Once such a part is rolled back a transaction stays open
+/// that nobody commits, and what is "committed" in it is not durable. Such a connection is not used again.
+fn whole_transactions(options: SqlitePoolOptions) -> SqlitePoolOptions {
+    options.after_release(|connection, _| {
+        Box::pin(async move {
+            // Behind the rollback that the transaction's end has sent.
+            connection.ping().await?;
+            Ok(!connection.is_in_transaction())
+        })
+    })
 }
 
 /// No statement reaches a log: statements carry payloads.

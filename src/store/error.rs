@@ -104,9 +104,10 @@ fn classify(error: &SqlxError) -> Error {
 fn sqlite_kind(code: &str) -> (Kind, bool) {
     let code: i64 = code.parse().unwrap_or(1);
     match (code & 0xff, code) {
-        // IOERR_WRITE, _FSYNC, _DIR_FSYNC, _TRUNCATE: what was written may not be there.
-        (_, 778 | 1034 | 1290 | 1546) => (Kind::Fsync, false),
-        // BUSY, LOCKED, NOMEM, IOERR, FULL, CANTOPEN, READONLY, PROTOCOL.
+        // IOERR_FSYNC, _DIR_FSYNC, _TRUNCATE: what was written may not be there.
+        (_, 1034 | 1290 | 1546) => (Kind::Fsync, false),
+        // BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL. A write that is refused (a file system that turned
+        // read-only) was never promised: its transaction is rolled back, and the next one writes the same place again.
         (5 | 6 | 7 | 8 | 10 | 13 | 14 | 15, _) => (Kind::Unavailable, false),
         // CORRUPT, NOTADB: nothing that we may write over.
         (11 | 26, _) => (Kind::Fsync, false),
@@ -122,8 +123,9 @@ fn postgres_kind(code: &str) -> (Kind, bool) {
         ("40001" | "40P01", _) => (Kind::Unavailable, true),
         // 58030 io_error; XX001, XX002: data or index corrupted.
         ("58030" | "XX001" | "XX002", _) => (Kind::Fsync, false),
-        // 55P03 lock_not_available, 25P03 idle_in_transaction_session_timeout, 3D000: no such database (yet).
-        ("55P03" | "25P03" | "25006" | "3D000", _) | (_, "08" | "40" | "53" | "57") => (Kind::Unavailable, false),
+        // 55P03 lock_not_available, 25P03 idle_in_transaction_session_timeout, 25006 read_only_sql_transaction, 3D000: no such
+        // database (yet), 55000: it takes no connections (now).
+        ("55P03" | "25P03" | "25006" | "3D000" | "55000", _) | (_, "08" | "40" | "53" | "57") => (Kind::Unavailable, false),
         (_, "22" | "23" | "54") => (Kind::Data, false),
         (_, "28" | "42" | "3F") => (Kind::Schema, false),
         _ => (Kind::Bug, false),

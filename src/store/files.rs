@@ -114,10 +114,12 @@ fn give(path: &Path, mode: u32, group: Option<u32>) -> Result<(), Error> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| refused("set the mode of the database", &e))
 }
 
-/// A full or failing disk passes; the rest does not pass by waiting.
+/// A full disk and a read-only one pass; the rest does not pass by waiting.
 fn refused(what: &str, error: &io::Error) -> Error {
     let kind = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Interrupted => Kind::Unavailable,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Interrupted | io::ErrorKind::ReadOnlyFilesystem => {
+            Kind::Unavailable
+        }
         _ => Kind::Schema,
     };
     Error::new(kind, format!("cannot {what}: {error}"))

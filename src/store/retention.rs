@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::statvfs::{FsFlags, Statvfs};
 use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Func, Order, Query, SelectStatement};
 
@@ -17,6 +18,14 @@ const CHUNK: u64 = 200;
 const SHARE: u64 = 20;
 /// … but a small table may lose as many rows.
 const SMALL: u64 = 1_000;
+/// Pages from which on a WAL is to begin anew: 16 MiB.
+const LARGE_PAGES: i32 = 4_096;
+/// Pages of the WAL that are copied with the pen held: a few milliseconds and two syncs.
+const REST_PAGES: i32 = 500;
+/// So often the rest is made smaller; a disk that cannot copy as fast as is written has its next chance in the next run.
+const COPIES_MAX: u32 = 4;
+/// So often in one run 100 free pages are given back.
+const VACUUMS_MAX: u32 = 5;
 
 /// How long things are kept.
 #[derive(Clone, Debug)]
@@ -102,6 +111,15 @@ const TABLES: [&str; 9] = [
     "instep_answer",
     "instep_seen",
 ];
+
+/// What a passive checkpoint found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Copied {
+    /// Pages in the WAL.
+    pages: i32,
+    /// Those not copied: a reader needs them, or they were written meanwhile.
+    left: i32,
+}
 
 /// Columns of a primary key.
 type Key = &'static [&'static str];
@@ -243,24 +261,52 @@ impl Store {
         }
     }
 
-    /// SQLite: copies what it can of the WAL into the database without making anybody wait, and gives free pages back.
+    /// SQLite: copies the WAL into the database without making anybody wait, and gives free pages back.
+    ///
+    /// The copying has a connection of its own, beside which the writer goes on. So it never reaches the end of a WAL that is
+    /// being written, and only at its end the WAL begins anew: one that has grown large gets its short rest with the pen held.
     ///
     /// # Errors
     /// [`crate::store::Kind::Unavailable`].
     pub async fn checkpoint(&self) -> Result<(), Error> {
-        if self.inner.engine == Engine::Sqlite {
-            self.reader_checkpoint().await?;
+        if self.inner.engine == Engine::Postgres {
+            return Ok(());
         }
-        Ok(())
+        failpoint::reach("checkpoint", "begun").await?;
+        let mut copied = self.copy_wal().await?;
+        if copied.pages > LARGE_PAGES {
+            for _ in 0..COPIES_MAX {
+                if copied.left <= REST_PAGES {
+                    let _pen = self.hold_pen().await;
+                    self.copy_wal().await?;
+                    break;
+                }
+                copied = self.copy_wal().await?;
+            }
+        }
+        self.give_back().await
     }
 
-    async fn reader_checkpoint(&self) -> Result<(), Error> {
-        failpoint::reach("checkpoint", "begun").await?;
-        // At the writer's connection, between two transactions: a passive checkpoint stops for nobody.
-        self.writer().execute_unprepared("pragma wal_checkpoint(passive)").await?;
-        failpoint::reach("checkpoint", "copied").await?;
-        self.writer().execute_unprepared("pragma incremental_vacuum(500)").await?;
-        Ok(failpoint::reach("checkpoint", "vacuumed").await?)
+    async fn copy_wal(&self) -> Result<Copied, Error> {
+        let row = self.checkpointer().query_one_raw(self.raw("pragma wal_checkpoint(passive)", [])).await;
+        let Some(row) = row.map_err(|error| self.saw(error.into()))? else { return Ok(Copied::default()) };
+        let (pages, copied): (i32, i32) = (row.try_get("", "log")?, row.try_get("", "checkpointed")?);
+        Ok(Copied { pages, left: pages - copied })
+    }
+
+    /// Gives free pages back to the disk, a few in a transaction: the journal waits behind each.
+    async fn give_back(&self) -> Result<(), Error> {
+        for _ in 0..VACUUMS_MAX {
+            let row = self.reader().query_one_raw(self.raw("pragma freelist_count", [])).await?;
+            if row.map_or(Ok(0), |row| row.try_get::<i32>("", "freelist_count"))? == 0 {
+                break;
+            }
+            // The statement is a transaction of its own.
+            let _pen = self.hold_pen().await;
+            let given = self.writer().execute_unprepared("pragma incremental_vacuum(100)").await;
+            given.map_err(|error| self.saw(error.into()))?;
+        }
+        Ok(())
     }
 
     /// Bytes of SQLite's WAL; 0 on PostgreSQL.
@@ -273,9 +319,18 @@ impl Store {
     /// Bytes free on the disk of the SQLite file; `None` on PostgreSQL, whose disk is not ours to see.
     #[must_use]
     pub fn disk_free(&self) -> Option<u64> {
-        let folder = self.inner.path.as_ref()?.parent()?;
-        let disk = nix::sys::statvfs::statvfs(folder).ok()?;
+        let disk = self.disk()?;
         Some(disk.blocks_available().saturating_mul(disk.fragment_size()))
+    }
+
+    /// Whether the SQLite file lies on a file system that takes no writes now.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.disk().is_some_and(|disk| disk.flags().contains(FsFlags::ST_RDONLY))
+    }
+
+    fn disk(&self) -> Option<Statvfs> {
+        let folder = self.inner.path.as_ref()?.parent()?;
+        nix::sys::statvfs::statvfs(folder).ok()
     }
 
     /// How large the tables are.

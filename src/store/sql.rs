@@ -4,8 +4,8 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 
 use crate::model::{ResourceName, SourceName};
 
-/// Rows in one multi-row statement: a round trip saved for each, while the prepared statements stay small.
-const ROWS_MAX: usize = 32;
+/// Rows in one multi-row statement: a round trip saved for each, under the source's lock, while the prepared statements stay small.
+const ROWS_MAX: usize = 128;
 /// Longest reason or note in bytes.
 const NOTE_MAX: usize = 500;
 

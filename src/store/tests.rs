@@ -12,6 +12,7 @@ use crate::store::{
     RetentionOptions, Store, What,
 };
 
+mod order;
 mod rivals;
 
 const NUMBERS: &str = "select number as v from instep_change order by number";

@@ -1,17 +1,16 @@
 //! The 200 is written after the disk has the delivery, as the kernel sees it: `fdatasync` or `fsync`, as SQLite
 //! was built.
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::universe::about_task;
-use crate::support::{Database, Engine, Process, Setup, Universe, eventually, run, skipped};
+use crate::support::{Database, Engine, Setup, Strace, Universe, eventually, run, skipped};
 
 const TRACED: &str = "fdatasync,fsync,write,sendto,writev,pwrite64,read,recvfrom,readv";
 
 #[test]
 fn the_sync_returns_before_the_200_is_written() {
-    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+    if !Strace::is_here() {
         skipped("ack_is_durable: there is no strace");
         return;
     }
@@ -22,19 +21,9 @@ async fn trace_one_delivery(database: Database) {
     let mut universe = Universe::started(database, &Setup { entities: 100, ..Setup::default() }).await;
     let key = universe.sandbox.keys("tasks").await.remove(0);
     let (trace, log) = (universe.folder("trace"), universe.folder("strace.log"));
-    let mut command = Command::new("strace");
-    command.args(["-f", "-y", "-s", "64", "-e", &format!("trace={TRACED}"), "-o"]).arg(&trace);
-    command.args(["-p", &universe.daemon().pid().to_string()]);
-    let mut strace = Process::start(&mut command, &log);
-    eventually("strace is attached to every thread", Duration::from_secs(10), async || {
-        assert!(strace.ended().is_none(), "strace: {}", strace.said());
-        let threads = std::fs::read_dir(format!("/proc/{}/task", universe.daemon().pid())).map_err(|error| error.to_string())?.count();
-        // Once it has attached it says with how many threads.
-        let said = strace.said();
-        let is_attached = said.contains("attached") && (threads == 1 || said.contains(&format!("with {threads} threads")));
-        if is_attached { Ok(()) } else { Err(format!("{threads} threads, {said}")) }
-    })
-    .await;
+    let trace_at = trace.to_str().expect("a path of text");
+    let arguments = ["-y", "-s", "64", "-e", &format!("trace={TRACED}"), "-o", trace_at];
+    let strace = Strace::attach(universe.daemon().pid(), &arguments, &log).await;
     let body = about_task(&key, "traced");
     assert_eq!(universe.deliver("task-updated", &body).await, Ok(200));
     let lines = eventually("the answer is in the trace", Duration::from_secs(10), async || {
@@ -43,6 +32,7 @@ async fn trace_one_delivery(database: Database) {
         if lines.iter().any(|line| line.contains("HTTP/1.1 200")) { Ok(lines) } else { Err(format!("{} lines", lines.len())) }
     })
     .await;
+    strace.detach().await;
     judge(&lines);
 }
 

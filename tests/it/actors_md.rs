@@ -17,7 +17,6 @@ use instep::report::Reporter;
 use instep::store::{self, Store};
 use instep::supervision::{ChildSpec, Meltdown, Policy, Tree};
 use instep::upstream::ByteBudget;
-use tokio_util::sync::CancellationToken;
 
 /// The fields of a card, in their order.
 const FIELDS: [&str; 12] =
@@ -44,7 +43,7 @@ async fn tree(resources: &str) -> Tree {
     let sources = vec![Arc::new(source.expect("the source is built"))];
     let bind = || TcpListener::bind("127.0.0.1:0").expect("a port");
     let sockets = Sockets { hooks: bind(), admin: bind() };
-    let plan = Plan::new(&config, sockets, process, sources, CancellationToken::new());
+    let plan = Plan::new(&config, sockets, process, sources);
     plan.expect("the tree is laid out").tree()
 }
 

@@ -6,6 +6,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod ack_first;
 mod ack_is_durable;
 mod actors_md;
 mod canaries;
@@ -34,5 +35,6 @@ mod removal;
 mod rotation;
 mod service;
 mod soak;
+mod store_away;
 mod tidy;
 mod upstream_faults;

@@ -1,12 +1,10 @@
 //! As the service manager sees the daemon: messages, signals and exit codes.
 
-use std::cell::RefCell;
-use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use crate::support::process::instep;
 use crate::support::universe::about_task;
-use crate::support::{Database, Engine, Setup, Universe, eventually, monotonic, on_both, run};
+use crate::support::{Database, Engine, Notify, Setup, Universe, eventually, monotonic, on_both, run};
 
 on_both!(the_service_manager_hears_of_every_step);
 
@@ -14,41 +12,27 @@ const SOON: Duration = Duration::from_secs(20);
 
 async fn the_service_manager_hears_of_every_step(database: Database) {
     let mut universe = Universe::new(database, &Setup { entities: 100, ..Setup::default() });
-    let path = universe.folder("notify");
-    let socket = UnixDatagram::bind(&path).expect("a socket");
-    socket.set_nonblocking(true).expect("a socket");
-    let heard = RefCell::new(Vec::new());
+    let notify = Notify::at(universe.folder("notify"));
     let mut command = universe.command();
-    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "900000").env_remove("WATCHDOG_PID");
-    universe.launch(&mut command);
-    hear(&socket, &heard, "READY=1").await;
+    notify.hears(&mut command);
+    universe.launch(command.env("WATCHDOG_USEC", "900000"));
+    notify.wait("READY=1", SOON).await;
     // Several signs of life, for one could be chance.
     for _ in 0..3 {
-        heard.borrow_mut().retain(|line| line != "WATCHDOG=1");
-        hear(&socket, &heard, "WATCHDOG=1").await;
+        notify.forget("WATCHDOG=1");
+        notify.wait("WATCHDOG=1", SOON).await;
     }
     universe.ready().await;
     let key = universe.sandbox.keys("tasks").await.remove(0);
     assert_eq!(universe.deliver("task-updated", &about_task(&key, "before the end")).await, Ok(200));
     universe.daemon().signal("TERM");
-    hear(&socket, &heard, "STOPPING=1").await;
+    notify.wait("STOPPING=1", SOON).await;
     assert_eq!(universe.daemon().exit_code(SOON).await, Some(0), "stopped in order");
-    let mut heard = heard.into_inner();
+    let mut heard = notify.heard();
     assert!(heard.iter().any(|line| line.starts_with("STATUS=")), "{heard:?}");
     assert_eq!(universe.database.number("select count(*) as n from instep_delivery").await, 1, "what was acknowledged is there");
     heard.dedup();
     println!("service {:?}: {heard:?}", universe.database.engine);
-}
-
-async fn hear(socket: &UnixDatagram, heard: &RefCell<Vec<String>>, expected: &str) {
-    eventually(expected, SOON, async || {
-        let (mut bytes, mut heard) = ([0; 1024], heard.borrow_mut());
-        while let Ok(length) = socket.recv(&mut bytes) {
-            heard.extend(String::from_utf8_lossy(&bytes[..length]).lines().map(str::to_owned));
-        }
-        if heard.iter().any(|line| line == expected) { Ok(()) } else { Err(format!("{heard:?}")) }
-    })
-    .await;
 }
 
 #[test]

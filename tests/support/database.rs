@@ -26,6 +26,8 @@ pub(crate) struct Database {
     pub(crate) url: String,
     folder: Arc<TempDir>,
     name: String,
+    /// It lies on the server that all tests share.
+    is_shared: bool,
     reader: Arc<OnceCell<DatabaseConnection>>,
 }
 
@@ -35,33 +37,41 @@ pub(crate) type Rows = Vec<Vec<Option<String>>>;
 impl Database {
     /// A fresh one; `None` where there is no server, which is said aloud.
     pub(crate) async fn fresh(engine: Engine) -> Option<Self> {
+        if engine == Engine::Sqlite {
+            return Some(Self::new(engine, "sqlite://replica.db".to_owned(), String::new()));
+        }
+        let name = format!("instep_it_{}", uuid::Uuid::now_v7().simple());
+        match postgres::server(&name).await {
+            Ok(url) => {
+                admin(&format!("create database {name}")).await;
+                Some(Self { is_shared: true, ..Self::new(engine, url, name) })
+            }
+            Err(reason) => {
+                skipped(&format!("PostgreSQL half: {reason}"));
+                None
+            }
+        }
+    }
+
+    /// The only database of a server of the test's own.
+    pub(crate) fn of_server(url: String) -> Self {
+        Self::new(Engine::Postgres, url, "postgres".to_owned())
+    }
+
+    fn new(engine: Engine, url: String, name: String) -> Self {
         let folder = tempfile::Builder::new().prefix("instep-it").tempdir().expect("a folder");
         // Readers of another user come through here.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("our own folder");
-        let name = format!("instep_it_{}", uuid::Uuid::now_v7().simple());
         if engine == Engine::Postgres {
             // systemd makes it; on SQLite the store does.
             std::fs::create_dir(folder.path().join("state")).expect("our own folder");
         }
-        let url = match engine {
-            Engine::Sqlite => "sqlite://replica.db".to_owned(),
-            Engine::Postgres => match postgres::server(&name).await {
-                Ok(url) => {
-                    admin(&format!("create database {name}")).await;
-                    url
-                }
-                Err(reason) => {
-                    skipped(&format!("PostgreSQL half: {reason}"));
-                    return None;
-                }
-            },
-        };
-        Some(Self { engine, url, folder: Arc::new(folder), name, reader: Arc::default() })
+        Self { engine, url, folder: Arc::new(folder), name, is_shared: false, reader: Arc::default() }
     }
 
     /// Drops it.
     pub(crate) async fn remove(self) {
-        if self.engine == Engine::Postgres {
+        if self.is_shared {
             admin(&format!("drop database {} with (force)", self.name)).await;
         }
     }

@@ -34,7 +34,7 @@ impl Ledger {
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).difference(found).count()
     }
 
-    fn note(&self, route: &str, body: &str) {
+    pub(super) fn note(&self, route: &str, body: &str) {
         let identity = digest(&[route.as_bytes(), body.as_bytes()]);
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert(identity);
     }
@@ -50,7 +50,8 @@ pub(crate) struct Load {
 /// Nobody hammers at a dead daemon's port: what starts it again needs the processor.
 const PAUSE: Duration = Duration::from_millis(10);
 
-const ROUTE: &str = "task-updated";
+/// Where they go.
+pub(super) const ROUTE: &str = "task-updated";
 
 impl Load {
     /// Starts `senders` that send one delivery after the other about these tasks, each body a new one.

@@ -57,17 +57,24 @@ fn start() -> Option<(String, ChildStdin)> {
     );
     let mut command = Command::new("sh");
     command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    if let Some(user) = nix::unistd::User::from_name("postgres").ok().flatten().filter(|_| nix::unistd::Uid::effective().is_root()) {
-        use std::os::unix::process::CommandExt as _;
-        std::os::unix::fs::chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())).ok()?;
-        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-    }
+    as_server(&mut command, &folder)?;
     let mut child = command.spawn().ok()?;
     let stdin = child.stdin.take()?;
     Some((format!("postgresql://root@127.0.0.1:{port}/postgres"), stdin))
 }
 
-fn newest() -> Option<PathBuf> {
+/// Gives folder and command to the server's user, where we are root.
+pub(super) fn as_server(command: &mut Command, folder: &Path) -> Option<()> {
+    if let Some(user) = nix::unistd::User::from_name("postgres").ok().flatten().filter(|_| nix::unistd::Uid::effective().is_root()) {
+        use std::os::unix::process::CommandExt as _;
+        std::os::unix::fs::chown(folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())).ok()?;
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    Some(())
+}
+
+/// The folder of the newest server's binaries.
+pub(super) fn newest() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path().join("bin"));
     let number = |path: &Path| path.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse::<u32>().ok());
     versions.filter(|path| path.join("initdb").exists()).max_by_key(|path| number(path))

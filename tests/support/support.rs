@@ -15,17 +15,25 @@ pub(crate) mod canaries;
 pub(crate) mod database;
 pub(crate) mod hostile;
 pub(crate) mod load;
+pub(crate) mod notify;
+pub(crate) mod own_server;
+pub(crate) mod pace;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod splice;
+pub(crate) mod strace;
 pub(crate) mod universe;
 
 pub(crate) use database::{Database, Engine};
 pub(crate) use load::Load;
+pub(crate) use notify::Notify;
+pub(crate) use own_server::OwnServer;
+pub(crate) use pace::Paced;
 pub(crate) use process::Process;
 pub(crate) use sandbox::Sandbox;
 pub(crate) use splice::Splice;
+pub(crate) use strace::Strace;
 pub(crate) use universe::{Setup, Universe};
 
 /// How often a condition is looked at again.
@@ -46,15 +54,35 @@ pub(crate) use on_both;
 
 /// Runs a test over a fresh database, which goes whatever becomes of the test.
 pub(crate) fn run<F: Future<Output = ()>>(engine: Engine, test: impl FnOnce(Database) -> F) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(async {
+    on_runtime(async {
         let Some(database) = Database::fresh(engine).await else { return };
-        let outcome = AssertUnwindSafe(test(database.clone())).catch_unwind().await;
-        database.remove().await;
-        if let Err(panic) = outcome {
-            std::panic::resume_unwind(panic);
-        }
+        run_over(database, test).await;
     });
+}
+
+/// As [`run`], over a PostgreSQL server of the test's own, which it may stop.
+pub(crate) fn run_on_own_server<F: Future<Output = ()>>(test: impl FnOnce(Database, OwnServer) -> F) {
+    on_runtime(async {
+        let Some(server) = OwnServer::start() else {
+            skipped("a PostgreSQL server of one's own: there are no binaries of one");
+            return;
+        };
+        let database = Database::of_server(server.url());
+        run_over(database, |database| test(database, server)).await;
+    });
+}
+
+async fn run_over<F: Future<Output = ()>>(database: Database, test: impl FnOnce(Database) -> F) {
+    let outcome = AssertUnwindSafe(test(database.clone())).catch_unwind().await;
+    database.remove().await;
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn on_runtime(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(test);
 }
 
 /// Looks until the condition holds, and answers with what it found; the only place where a test waits.

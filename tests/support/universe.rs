@@ -230,14 +230,24 @@ impl Universe {
 
     /// Waits until every resource was read completely once, and nothing is left to look at.
     pub(crate) async fn backfilled(&self) {
+        self.swept().await;
+        self.idle(BACKFILL).await;
+    }
+
+    /// Waits until every resource was read completely once; under load something is always left to look at.
+    pub(crate) async fn swept(&self) {
+        self.swept_within(BACKFILL).await;
+    }
+
+    /// As [`Self::swept`], for more than the usual number of records.
+    pub(crate) async fn swept_within(&self, deadline: Duration) {
         let n = self.n_resources as i64;
-        eventually("the first sweep ends", BACKFILL, async || {
+        eventually("the first sweep ends", deadline, async || {
             let sql = "select count(*) as n from instep_resources where complete_as_of is not null";
             let complete = self.database.try_number(sql).await?;
             if complete == n { Ok(()) } else { Err(format!("{complete} of {n} resources are complete")) }
         })
         .await;
-        self.idle(BACKFILL).await;
     }
 
     /// Waits until no delivery waits and no mark is open.
@@ -374,11 +384,21 @@ pub(crate) async fn deliver_to(
     route: &str,
     body: impl AsRef<[u8]>,
 ) -> Result<u16, String> {
+    Ok(post(client, port, source, route, body).await?.status().as_u16())
+}
+
+/// As [`deliver_to`]; the whole answer.
+pub(crate) async fn post(
+    client: &reqwest::Client,
+    port: u16,
+    source: &str,
+    route: &str,
+    body: impl AsRef<[u8]>,
+) -> Result<reqwest::Response, String> {
     let url = format!("http://127.0.0.1:{port}/hooks/{source}/{route}");
     let body = body.as_ref().to_vec();
     let request = client.post(url).header("content-type", "application/json").header("productive-signature", signature(TOKEN, &body));
-    let answer = request.body(body).send().await.map_err(|error| error.to_string())?;
-    Ok(answer.status().as_u16())
+    request.body(body).send().await.map_err(|error| error.to_string())
 }
 
 /// The vendor's signature, written down here a second time so that a mistake in ours is seen.

@@ -11,7 +11,6 @@ fn writer(store: &Store) -> Writer {
         reporter: Reporter::new(),
         clock,
         disk_floor: 0,
-        fatal: CancellationToken::new(),
     };
     Writer { options, beat_at: Duration::ZERO }
 }

@@ -38,8 +38,8 @@ pub trait SourceDoor: Send + Sync + 'static {
     /// It is called even if the caller hung up, and runs on after the answer's deadline.
     fn journal(&self, delivery: VerifiedDelivery) -> BoxFuture<'_, Result<(), Unavailable>>;
 
-    /// A request was acknowledged. Must not block.
-    fn answered(&self, status: u16);
+    /// A request was acknowledged, so long after the last byte of its body. Must not block.
+    fn answered(&self, status: u16, took: Duration);
 
     /// A request was refused, or its caller was gone before the acknowledgement. To be counted durably, and to open a gap where the
     /// upstream does not retry. Must not block.

@@ -162,7 +162,7 @@ async fn joins_over_a_reference_use_its_index() {
         let one = "select key from pmp_tasks where project_id = '7' and not closed";
         for query in [A1, one] {
             let statement = store.raw(format!("{explain} {query}"), []);
-            let rows = sea_orm::ConnectionTrait::query_all_raw(store.reader(), statement).await.expect("a plan");
+            let rows = sea_orm::ConnectionTrait::query_all_raw(&store.reader(), statement).await.expect("a plan");
             let plan: Vec<String> = rows.iter().map(|row| row.try_get("", column).expect("a line")).collect();
             assert!(plan.iter().any(|line| line.contains("instep_ref_")), "{query}: {plan:#?}");
         }

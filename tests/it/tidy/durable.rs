@@ -26,7 +26,6 @@ const OUTSIDE: &[(&str, &str, &str, &str)] = &[
     ("src/store/reader.rs", "db.execute_unprepared(\"set session", "", "a setting of a connection that only reads"),
     ("src/store/reader.rs", "db.execute_unprepared(&format!(\"create database", "", "a database of the demo, which goes with it"),
     ("src/store/reader.rs", "db.execute_unprepared(&format!(\"drop database", "", "a database of the demo, which goes with it"),
-    ("src/store/retention.rs", "self.writer().execute_unprepared(\"pragma wal_checkpoint", "checkpoint", "moves what is committed"),
     ("src/store/retention.rs", "self.writer().execute_unprepared(\"pragma incremental_vacuum", "checkpoint", "moves what is committed"),
 ];
 
