@@ -166,7 +166,7 @@ async fn no_turned_bit_is_accepted(database: Database) {
     universe.run().await;
     let port = universe.hooks_port;
     let body = about_task("1", "signed").into_bytes();
-    let header = signature(TOKEN, &about_task("1", "signed")).into_bytes();
+    let header = signature(TOKEN, about_task("1", "signed")).into_bytes();
     let (mut n_sent, mut statuses) = (0, std::collections::BTreeMap::<u16, usize>::new());
     for bit in (0..(header.len() + body.len()) * 8).step_by(every) {
         let (mut header, mut body) = (header.clone(), body.clone());
