@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Points, with_points};
-use crate::support::universe::{about_task, client, deliver};
+use crate::support::universe::{READ_TOKEN, about_task, client, deliver};
 use crate::support::{Database, Setup, Universe, eventually, is_long, monotonic, on_both, until};
 
 on_both!(kills_cause_no_refusal_and_leave_the_share_used, what_the_limiter_knows_outlives_it);
@@ -228,7 +228,7 @@ async fn second_client(url: &str, end: Duration, sent: &AtomicU64) -> u64 {
     let (mut refused, mut next) = (0, monotonic());
     while next < end {
         until(next).await;
-        let request = client.get(format!("{url}workflows")).header("x-auth-token", "read").header("x-organization-id", "435");
+        let request = client.get(format!("{url}workflows")).header("x-auth-token", READ_TOKEN).header("x-organization-id", "435");
         sent.fetch_add(1, Ordering::Relaxed);
         // Some of his time out as well.
         if let Ok(answer) = request.timeout(Duration::from_secs(2)).send().await {
@@ -241,6 +241,6 @@ async fn second_client(url: &str, end: Duration, sent: &AtomicU64) -> u64 {
 
 /// Requests under the token that were not the second client's.
 async fn counted(universe: &Universe, others: &AtomicU64) -> u64 {
-    let all = universe.sandbox.report().await["tokens"]["read"].as_u64().unwrap_or(0);
+    let all = universe.sandbox.report().await["tokens"][READ_TOKEN].as_u64().unwrap_or(0);
     all.saturating_sub(others.load(Ordering::Relaxed))
 }
