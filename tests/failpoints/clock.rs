@@ -166,8 +166,8 @@ async fn the_wall_clock_is_set_between_two_lives(database: Database) {
     let mut points = started_at(&mut universe, 0).await;
     universe.backfilled().await;
     let keys = universe.sandbox.keys("tasks").await;
-    for number in 0..40 {
-        assert_eq!(universe.deliver(ROUTE, &about_task(&keys[number], &format!("delivery {number}"))).await, Ok(200));
+    for key in &keys[..40] {
+        assert_eq!(universe.deliver(ROUTE, &about_task(key, &format!("delivery of {key}"))).await, Ok(200));
     }
     universe.idle(SOON).await;
     let kept = "select (select count(*) from instep_delivery where state = 'done') + (select count(*) from instep_changes) as n";

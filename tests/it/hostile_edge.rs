@@ -96,7 +96,7 @@ async fn slow(port: u16, number: usize) -> Duration {
             Ok(Ok(0) | Err(_)) => return monotonic() - begin,
             Ok(Ok(_)) => {}
             // Neither a header nor a body is kept alive by a byte now and then.
-            Err(_) if number % 3 > 0 => {
+            Err(_) if !number.is_multiple_of(3) => {
                 let _ = stream.write_all(b"x").await;
             }
             Err(_) => {}

@@ -1,7 +1,5 @@
 //! The server goes away.
 
-use std::time::Duration;
-
 use crate::support::{Database, OwnServer, Setup, Universe, eventually, monotonic, run_on_own_server};
 
 use super::{RECOVERED, Watched, span};
@@ -18,14 +16,52 @@ async fn outages(database: Database, server: OwnServer) {
     let sql = "select count(*) as n from instep_resources where complete_as_of is not null";
     assert_eq!(watched.universe.database.number(sql).await, 0, "the backfill is still running when the server goes");
     watched.universe.database.disconnect().await;
-    watched.outage("stopped during the backfill", span(120), async || at_once(server.down()), async || server.up()).await;
-    watched.universe.swept().await;
-    watched.outage("frozen", span(60), async || at_once(server.freeze()), async || server.thaw()).await;
     watched
-        .outage("read-only", span(60), async || at_once(server.set_read_only(true).await), async || server.set_read_only(false).await)
+        .outage(
+            "stopped during the backfill",
+            span(120),
+            async || {
+                server.down();
+                monotonic()
+            },
+            async || server.up(),
+        )
+        .await;
+    watched.universe.swept().await;
+    watched
+        .outage(
+            "frozen",
+            span(60),
+            async || {
+                server.freeze();
+                monotonic()
+            },
+            async || server.thaw(),
+        )
+        .await;
+    watched
+        .outage(
+            "read-only",
+            span(60),
+            async || {
+                server.set_read_only(true).await;
+                monotonic()
+            },
+            async || server.set_read_only(false).await,
+        )
         .await;
     watched.universe.database.disconnect().await;
-    watched.outage("cut off", span(60), async || at_once(server.cut(false).await), async || server.cut(true).await).await;
+    watched
+        .outage(
+            "cut off",
+            span(60),
+            async || {
+                server.cut(false).await;
+                monotonic()
+            },
+            async || server.cut(true).await,
+        )
+        .await;
 
     // Cut and taken back in the same moment: nobody need notice, but everything goes on.
     server.cut(true).await;
@@ -35,11 +71,6 @@ async fn outages(database: Database, server: OwnServer) {
     assert_eq!(watched.restarts().await, 0);
     eventually("the reader is connected again", RECOVERED, async || watched.universe.database.try_number("select 1 as n").await).await;
     watched.end().await;
-}
-
-/// It is gone as soon as it was told to go.
-fn at_once((): ()) -> Duration {
-    monotonic()
 }
 
 #[test]
