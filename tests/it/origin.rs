@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::support::universe::about_task;
+use crate::support::universe::{READ_TOKEN, about_task};
 use crate::support::{Database, Setup, Universe, eventually, on_both};
 
 on_both!(no_address_of_an_upstream_is_followed_elsewhere);
@@ -227,7 +227,7 @@ async fn no_address_of_an_upstream_is_followed_elsewhere(database: Database) {
         let (line, rest) = head.split_once("\r\n").expect("a request line");
         assert!(line.split(' ').nth(1).is_some_and(|target| target.starts_with("/api/v2/")), "{line}");
         assert!(rest.contains(&format!("host: {}\r\n", upstream.own)), "{head}");
-        assert_eq!(rest.matches("x-auth-token: read\r\n").count(), 1, "{head}");
+        assert_eq!(rest.matches(&format!("x-auth-token: {READ_TOKEN}\r\n")).count(), 1, "{head}");
     }
     let elsewhere = upstream.elsewhere.load(Ordering::Relaxed);
     println!(
