@@ -87,6 +87,8 @@ impl Work for Reconciler {
             Ok(rest) => Ok(rest),
             Err(error) => {
                 self.known.clear();
+                // The page that was not stored is read again, and leads where it led before: that is no circle.
+                self.tours.clear();
                 self.source.saw(&fence, &error);
                 // A cursor that somebody else moved (an earlier incarnation's late commit) is read again at once.
                 Ok(if error.kind() == Kind::Moved { Rest::Again } else { Rest::For(STORE_RETRY) })
