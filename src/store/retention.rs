@@ -284,7 +284,9 @@ impl Store {
                 copied = self.copy_wal().await?;
             }
         }
-        self.give_back().await
+        failpoint::reach("checkpoint", "copied").await?;
+        self.give_back().await?;
+        Ok(failpoint::reach("checkpoint", "vacuumed").await?)
     }
 
     async fn copy_wal(&self) -> Result<Copied, Error> {
