@@ -217,7 +217,8 @@ impl Story {
                     sandbox.control("faults", json!({ "upstream_5xx": 0.5 })).await;
                 }
                 if by == By::Refusals {
-                    sandbox.control("faults", json!({ "inject_429": 1.0 })).await;
+                    // Shorter pauses are not kept.
+                    sandbox.control("faults", json!({ "inject_429": 1.0, "inject_429_reset_s": 3 })).await;
                 }
                 // The first half changes; what goes silently is of the second.
                 let key = &self.keys[n % (self.keys.len() / 2)];

@@ -37,8 +37,8 @@ pub(super) struct Exceeded {
 
 impl Exceeded {
     /// The refusal that a fault injects: as if the token's window were full.
-    pub(super) fn injected() -> Self {
-        Self { scope: "injected", title: "Too many requests", limit: 100, period_s: 10, reset_s: 1 }
+    pub(super) fn injected(reset_s: i64) -> Self {
+        Self { scope: "injected", title: "Too many requests", limit: 100, period_s: 10, reset_s }
     }
 
     pub(super) fn error(&self) -> Value {

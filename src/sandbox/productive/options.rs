@@ -180,6 +180,9 @@ pub struct Faults {
     /// Share of requests answered 429 although nothing is exceeded
     #[arg(long, default_value_t = 0.0)]
     pub inject_429: f64,
+    /// When such an answer says to come again, in seconds
+    #[arg(long, default_value_t = 1)]
+    pub inject_429_reset_s: i64,
     /// Lists show the state of this many milliseconds ago
     #[arg(long, default_value_t = 0)]
     pub read_lag_ms: u64,
@@ -209,6 +212,7 @@ impl Default for Faults {
             timeout_hang_ms: 30_000,
             truncated: 0.0,
             inject_429: 0.0,
+            inject_429_reset_s: 1,
             read_lag_ms: 0,
             read_lag_all: false,
             lost_permission: Vec::new(),

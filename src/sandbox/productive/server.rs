@@ -217,7 +217,7 @@ fn admit(state: &State, call: &Call, token: &str) -> Result<Disturbance, Answer>
     }
     let faults = inner.injector.faults.clone();
     if inner.injector.draw("inject_429", faults.inject_429).is_some() {
-        return Err(Answer::exceeded(&Exceeded::injected()));
+        return Err(Answer::exceeded(&Exceeded::injected(faults.inject_429_reset_s)));
     }
     if inner.injector.draw("timeouts", faults.timeouts).is_some() {
         let late = Answer::from(Refusal::new(504, "Gateway Timeout", "The server did not answer in time"));
