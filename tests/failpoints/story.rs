@@ -17,6 +17,8 @@ const RESOURCES: [(&str, &str); 2] = [("companies", "poll = \"30s\""), ("tasks",
 const SWEEP: Duration = Duration::from_secs(2);
 /// Every record may go: what is removed here is not what is tested.
 const SOURCE: &str = "brake = { share = 1.0, rows = 1000 }";
+/// Far more than is needed, in a window that is longer than the pauses of a 429.
+const QUOTA: &str = "quota = [{ requests = 20000, per = \"10s\" }, { concurrent = 8 }]";
 /// A restart is ready within this.
 const READY: Duration = Duration::from_secs(2);
 /// The same where many tests share the processor: enough to find a hang.
@@ -46,7 +48,7 @@ impl Story {
     /// A universe that is not yet started.
     pub(super) fn new(database: Database) -> Self {
         let sandbox = ["--retries", "1000", "--retries-over-ms", "1000000", "--no-id-filter", "companies"].map(str::to_owned).to_vec();
-        let setup = Setup { entities: 400, resources: RESOURCES.to_vec(), source: SOURCE, sandbox, ..Setup::default() };
+        let setup = Setup { entities: 400, resources: RESOURCES.to_vec(), source: SOURCE, sandbox, quota: QUOTA, ..Setup::default() };
         let universe = Universe::new(database, &setup);
         Self {
             universe,
