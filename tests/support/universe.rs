@@ -261,6 +261,7 @@ impl Universe {
     }
 
     /// Waits until no delivery waits; marks may be open.
+    #[cfg(feature = "failpoints")]
     pub(crate) async fn idle_deliveries(&self) {
         eventually("no delivery waits", Duration::from_secs(30), async || {
             match self.database.try_number("select count(*) as n from instep_delivery where state = 'pending'").await? {
