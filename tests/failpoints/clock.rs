@@ -74,7 +74,7 @@ async fn works(universe: &Universe, keys: &[String], name: &str) {
     rename(universe, &keys[0], &format!("announced: {name}")).await;
     universe.sandbox.change_silently("tasks", &keys[1], json!({ "title": format!("silently: {name}") })).await;
     let hint = about_task(&keys[1], name);
-    assert_eq!(universe.deliver(ROUTE, &hint).await, Ok(200), "{name}");
+    universe.deliver_surely(ROUTE, &hint).await;
     universe.in_step(SOON).await;
     eventually(&format!("passes go on ({name})"), SOON, async || {
         let n = universe.database.try_number(COMPLETED).await?;
@@ -85,7 +85,7 @@ async fn works(universe: &Universe, keys: &[String], name: &str) {
     // An older delivery tells nothing new.
     let about = format!("select count(*) as n from instep_changes where key = '{}'", keys[1]);
     let changes = universe.database.number(&about).await;
-    assert_eq!(universe.deliver(ROUTE, &hint).await, Ok(200), "{name}");
+    universe.deliver_surely(ROUTE, &hint).await;
     universe.idle(SOON).await;
     assert_eq!(universe.database.number(&about).await, changes, "{name}: a repetition is no change");
 }
@@ -118,7 +118,7 @@ async fn the_wall_clock_is_set_while_it_runs(database: Database) {
         if seconds < -60 {
             // A mark that waits for its next try when the clock is set back must not wait until it has caught up.
             universe.sandbox.control("faults", json!({ "upstream_5xx": 1.0 })).await;
-            assert_eq!(universe.deliver(ROUTE, &about_task(&keys[2], name)).await, Ok(200));
+            universe.deliver_surely(ROUTE, &about_task(&keys[2], name)).await;
             eventually("a read failed", SOON, async || {
                 let n = universe.database.try_number("select count(*) as n from instep_mark where attempts > 0").await?;
                 if n > 0 { Ok(()) } else { Err("none yet".to_owned()) }
@@ -167,7 +167,7 @@ async fn the_wall_clock_is_set_between_two_lives(database: Database) {
     universe.backfilled().await;
     let keys = universe.sandbox.keys("tasks").await;
     for key in &keys[..40] {
-        assert_eq!(universe.deliver(ROUTE, &about_task(key, &format!("delivery of {key}"))).await, Ok(200));
+        universe.deliver_surely(ROUTE, &about_task(key, &format!("delivery of {key}"))).await;
     }
     universe.idle(SOON).await;
     let kept = "select (select count(*) from instep_delivery where state = 'done') + (select count(*) from instep_changes) as n";
@@ -272,5 +272,5 @@ async fn a_set_clock_neither_frees_nor_freezes_permits(database: Database) {
 async fn rename_silently(universe: &Universe, key: &str, seconds: i64) {
     let title: Value = json!(format!("set by {seconds}"));
     universe.sandbox.change_silently("tasks", key, json!({ "title": title })).await;
-    assert_eq!(universe.deliver(ROUTE, &about_task(key, &format!("after {seconds}"))).await, Ok(200));
+    universe.deliver_surely(ROUTE, &about_task(key, &format!("after {seconds}"))).await;
 }

@@ -82,7 +82,7 @@ async fn below_hooks_there_is_no_404_405_or_redirect(database: Database) {
     println!("edge {:?}: {} variants, none of them 404, 405 or 3xx", universe.database.engine, requests.len());
     assert!(requests.len() >= 30);
     let body = about_task("1", "the right one");
-    assert_eq!(universe.deliver("task-updated", &body).await, Ok(200), "a signed delivery is taken all the same");
+    universe.deliver_surely("task-updated", &body).await;
 }
 
 async fn a_stranger_sends_400_mb_for_nothing(database: Database) {
