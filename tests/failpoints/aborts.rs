@@ -3,7 +3,7 @@
 //!
 //! The points are those of `table.rs`. The short form dies at each of them once, in one universe a group; the long one at the
 //! 1st, 2nd and 5th time that a point is reached (what happens once a start: at three starts in a row):
-//! `INSTEP_LONG=1 cargo test --features failpoints --test it failpoints::aborts -- --nocapture --test-threads=1`.
+//! `INSTEP_LONG=1 cargo test --release --features failpoints --test it failpoints::aborts -- --nocapture --test-threads=1`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;

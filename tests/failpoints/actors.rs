@@ -2,7 +2,7 @@
 //!
 //! The short form makes every actor fail by an error, a panic and a start that fails. The long form adds an endless await and a
 //! blocked thread to each, waits until what is parked is tried again, and lets the limiter park its source:
-//! `INSTEP_LONG=1 cargo test --features failpoints --test it failpoints::actors -- --nocapture --test-threads=1`.
+//! `INSTEP_LONG=1 cargo test --release --features failpoints --test it failpoints::actors -- --nocapture --test-threads=1`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

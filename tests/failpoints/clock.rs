@@ -1,7 +1,7 @@
 //! Somebody sets the wall clock: by a second, by minutes, by a year, to 1970, in the nights when summer time begins and ends.
 //!
 //! Nothing stalls, nothing spins, nothing is purged, no budget vanishes or freezes, and what the replica shows is right. Long form,
-//! with purges that come due while the clock is wrong: `INSTEP_LONG=1 cargo test --features failpoints --test it clock`.
+//! with purges that come due while the clock is wrong: `INSTEP_LONG=1 cargo test --release --features failpoints --test it clock`.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the daemon does when it is broken from within: `cargo test --features failpoints --test it failpoints`.
+//! What the daemon does when it is broken from within: `cargo test --release --features failpoints --test it failpoints`.
 //!
 //! The points are those of `instep::failpoint`. [`Points`] sets them in a running daemon; a test that needs them from the first
 //! moment on puts them into the environment ([`with_points`]).

@@ -2,7 +2,7 @@
 //! knew and reads the rows again, so nothing happens twice.
 //!
 //! Every transaction of `table.rs` gets such a commit; the long form three in a row:
-//! `INSTEP_LONG=1 cargo test --features failpoints --test it failpoints::unknown_outcomes -- --nocapture --test-threads=1`.
+//! `INSTEP_LONG=1 cargo test --release --features failpoints --test it failpoints::unknown_outcomes -- --nocapture --test-threads=1`.
 
 use super::story::Story;
 use crate::failpoints_table::{By, STEPS, TRANSACTION};

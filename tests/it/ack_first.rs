@@ -2,9 +2,10 @@
 //!
 //! 100 deliveries a second are sent at their moments, however slowly they are answered, and measured from the moment at which
 //! each was due. The daemon reads everything for the first time meanwhile and removes deliveries of long ago. "Slow" adds
-//! 10 ms to every fsync: of the daemon on SQLite, of the server on PostgreSQL. The short form has a tenth of the records and
-//! shares its machine with other tests, so that its bounds are loose; the long one has 50,000, 100,000 old deliveries, and the
-//! promised bounds: `INSTEP_LONG=1 cargo test --features failpoints --test it ack_first -- --nocapture --test-threads=1`.
+//! 10 ms to every fsync: of the daemon on SQLite, of the server on PostgreSQL. The short form has a small part of the records and
+//! shares its machine with other tests, so that its bounds are loose; the long one reads 50,000 tasks, finds 100,000 old deliveries,
+//! and has the promised bounds, which are of an optimised build on a machine of its own:
+//! `INSTEP_LONG=1 cargo test --release --features failpoints --test it ack_first -- --nocapture --test-threads=1`.
 
 use std::time::Duration;
 
@@ -17,7 +18,10 @@ use crate::support::{
 const PER_SECOND: u32 = 100;
 
 struct Form {
+    /// Of the organisation, of which the daemon reads the tasks.
     entities: u64,
+    /// Tasks that must have been read in the meantime.
+    rows: i64,
     /// Deliveries that the retention finds.
     old: u32,
     /// At least so long, and until the backfill has ended.
@@ -32,10 +36,10 @@ struct Form {
 fn form() -> Form {
     let (seconds, millis) = (Duration::from_secs, Duration::from_millis);
     if is_long() {
-        Form { entities: 50_000, old: 100_000, span: seconds(60), share: 1.0, p99: millis(100), max: millis(400) }
+        Form { entities: 118_000, rows: 50_000, old: 100_000, span: seconds(60), share: 1.0, p99: millis(100), max: millis(400) }
     } else {
         // The daemon gives a delivery up after 700 ms; the rest of the time is the busy machine's.
-        Form { entities: 3_000, old: 10_000, span: seconds(6), share: 0.9, p99: seconds(2), max: seconds(4) }
+        Form { entities: 3_000, rows: 150, old: 10_000, span: seconds(6), share: 0.9, p99: seconds(2), max: seconds(4) }
     }
 }
 
@@ -114,7 +118,7 @@ async fn measure(database: Database, is_slow: bool) {
     assert!(answers.iter().all(is_known), "another answer than 200 and 503");
     assert!(n as f64 >= form.share * answers.len() as f64, "{n} of {} deliveries are acknowledged", answers.len());
     assert!(removed >= i64::from(form.old) / 20, "{removed} were removed: the retention was to work meanwhile");
-    assert!(rows as u64 * 2 > form.entities / 10, "{rows} rows: a backfill was to run meanwhile");
+    assert!(rows >= form.rows, "{rows} rows: a backfill was to run meanwhile");
     assert!(p99 <= form.p99 && max <= form.max, "p99 {p99:?}, max {max:?}");
     assert_counted(&universe, n).await;
     assert_eq!(universe.stop().await, Some(0));

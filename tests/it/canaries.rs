@@ -3,7 +3,7 @@
 //! library; then a search through logs, metrics, answers, errors, command lines, environments and files, in every form.
 //!
 //! The whole suite at TRACE is `INSTEP_LOG=trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,sea_orm=trace,sqlx=trace,warp=trace,ractor=trace
-//! cargo test --features failpoints --test it`: whenever a process of a test ends, its log is searched for the suite's own tokens.
+//! cargo test --release --features failpoints --test it`: whenever a process of a test ends, its log is searched for the suite's own tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

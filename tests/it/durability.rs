@@ -1,7 +1,7 @@
 //! What was acknowledged is kept: `kill -9` at random moments under load.
 //!
 //! The short form kills 5 times. The long one, 50 kills and at least 20,000 acknowledged deliveries, is
-//! `INSTEP_LONG=1 cargo test --test it durability -- --nocapture --test-threads=1`.
+//! `INSTEP_LONG=1 cargo test --release --features failpoints --test it durability -- --nocapture --test-threads=1`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Strangers who hold the public socket, bend HTTP or send bombs: legitimate callers do not notice, and nothing is smuggled in.
 //!
-//! Long form, 10,000 slow connections at once: `INSTEP_LONG=1 cargo test --features failpoints --test it hostile_edge -- --nocapture`.
+//! Long form, 10,000 slow connections at once: `INSTEP_LONG=1 cargo test --release --features failpoints --test it hostile_edge -- --nocapture`.
 
 use std::process::Command;
 use std::time::Duration;

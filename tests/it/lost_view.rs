@@ -3,7 +3,7 @@
 //! For a while everything, or one resource alone, reads 404 or empty (a permission is gone), while updates and deletes are
 //! announced for records that are there and for records that are not. No row goes by any path (marks, passes, feeds), and once the
 //! view is back the replica gets in step without anybody's help. The short form loses the view for seconds, the long one for ten
-//! minutes: `INSTEP_LONG=1 cargo test --features failpoints --test it lost_view -- --nocapture`.
+//! minutes: `INSTEP_LONG=1 cargo test --release --features failpoints --test it lost_view -- --nocapture`.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //!
 //! The short form runs every fault once, a few seconds each, and judges only what must hold in any span: the same process, no
 //! descriptor and no thread that stays behind, everything in step at the end. The long one judges the slopes too:
-//! `INSTEP_LONG=1 INSTEP_SOAK_MINUTES=30 cargo test --features failpoints --test it soak -- --nocapture` (both stores side by side;
+//! `INSTEP_LONG=1 INSTEP_SOAK_MINUTES=30 cargo test --release --features failpoints --test it soak -- --nocapture` (both stores side by side;
 //! without the variable an hour).
 
 use std::time::Duration;

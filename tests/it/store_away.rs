@@ -3,7 +3,7 @@
 //! PostgreSQL is a server of the test's own: stopped, frozen, read-only, cut off. SQLite lies on a small file system of the
 //! test's own that is filled up, is refused writes (`EROFS`, as of a file system that turned read-only under open files), and
 //! loses an fsync. The short form has outages of a few seconds. The long one has 120 s without a server and 60 s of everything
-//! else: `INSTEP_LONG=1 cargo test --features failpoints --test it store_away -- --nocapture --test-threads=1`.
+//! else: `INSTEP_LONG=1 cargo test --release --features failpoints --test it store_away -- --nocapture --test-threads=1`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

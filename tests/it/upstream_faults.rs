@@ -6,7 +6,7 @@
 //! where there are few); nothing is removed and nothing quarantined; the healthy source's way from hook to row is as it was before
 //! (p99 at most 1.2 times or 50 ms above its baseline; the short form takes too few samples for a p99 and judges the p90); once the
 //! faults end every source gets in step. The long form has ten minutes of faults and the breakers' defaults:
-//! `INSTEP_LONG=1 cargo test --features failpoints --test it upstream_faults -- --nocapture`.
+//! `INSTEP_LONG=1 cargo test --release --features failpoints --test it upstream_faults -- --nocapture`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
