@@ -16,6 +16,7 @@ mod compare;
 mod outcome;
 mod plan;
 mod process;
+mod replica;
 mod upstream;
 
 pub use plan::Arm;

@@ -4,29 +4,22 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::compare::{compare, instant};
+use super::compare::compare;
 use super::outcome::{self, Outcome};
 use super::plan::{ORGANIZATION, Plan, SOURCE};
-use super::process::{Directory, Running, free_ports, own_program, run_verb, tail};
+use super::process::{DAEMON_LOG, Directory, Running, free_ports, own_program, run_verb, tail};
+use super::replica::{Replica, wait};
 use super::upstream::Upstream;
 use super::{Error, say};
 use crate::clock::{Clock, Timestamp};
 use crate::connectors::productive::{Options, Productive, ResourceOptions, resource_names};
 use crate::connectors::{Connector as _, ResourceSpec};
-use crate::store::reader::Reader;
-
-/// How often a state is looked at while waiting for it.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest wait for the first sweep: 280 pages at 9 a second and the time of a slow machine.
 const BACKFILL_DEADLINE: Duration = Duration::from_secs(300);
-/// Longest wait for the daemon's first sign of life.
-const START_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for the churn, its deliveries and its settling.
 const CHURN_DEADLINE: Duration = Duration::from_secs(170);
 /// Longest wait for pending deliveries and marks after the last delivery.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
-/// Name of the daemon's log in the arm's directory.
-const DAEMON_LOG: &str = "daemon.log";
 /// The token of the trial.
 const TOKEN: &str = "demo-token";
 
@@ -36,7 +29,7 @@ struct Trial<'a> {
     directory: &'a Directory,
     clock: Clock,
     upstream: Upstream,
-    reader: Reader,
+    replica: Replica,
     daemon: Running,
     specs: Vec<ResourceSpec>,
     config: String,
@@ -73,29 +66,9 @@ async fn start<'a>(plan: &'a Plan, directory: &'a Directory, store: &str) -> Res
     let config = directory.write("instep.toml", &plan.config(store, &api, &token, ports))?.display().to_string();
     say(plan.arm, format_args!("an organisation of about {entities} records at {api}"));
     let mut daemon = Running::start(own_program(&["run", "--config", &config], &directory.path, DAEMON_LOG)?)?;
-    let reader = open(clock, store, ports[1], &mut daemon).await.map_err(|error| {
-        let log = tail(&directory.path.join(DAEMON_LOG));
-        Error::Process(format!("the daemon did not start: {error}\n{log}"))
-    })?;
+    let replica = Replica::open(clock, store, ports[1], &mut daemon, directory).await?;
     let specs = specs(&api)?;
-    Ok(Trial { plan, directory, clock, upstream, reader, daemon, specs, config, _sandbox: sandbox })
-}
-
-/// Waits until the daemon can take hooks, and opens its store for reading.
-async fn open(clock: Clock, store: &str, admin: u16, daemon: &mut Running) -> Result<Reader, Error> {
-    let client = reqwest::Client::builder().no_proxy().timeout(START_DEADLINE).build()?;
-    let begin = clock.monotonic();
-    while clock.monotonic().saturating_sub(begin) < START_DEADLINE {
-        if let Some(status) = daemon.ended() {
-            return Err(Error::Process(format!("it ended with {status}")));
-        }
-        let answer = client.get(format!("http://127.0.0.1:{admin}/readyz")).send().await;
-        if answer.is_ok_and(|answer| answer.status().is_success()) {
-            return Ok(Reader::open(store).await?);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Err(Error::Late { what: "its /readyz".to_owned(), after: START_DEADLINE })
+    Ok(Trial { plan, directory, clock, upstream, replica, daemon, specs, config, _sandbox: sandbox })
 }
 
 /// What the connector replicates; from it come the names and kinds of the views' columns.
@@ -120,7 +93,7 @@ impl Trial<'_> {
     async fn run(&mut self, tamper: Option<usize>) -> Result<Outcome, Error> {
         let arm = self.plan.arm;
         let begin = self.clock.monotonic();
-        self.wait("the end of the backfill", BACKFILL_DEADLINE, async |trial| trial.swept_since(None).await).await?;
+        self.swept(BACKFILL_DEADLINE, "the end of the backfill", None).await?;
         let backfill = self.since(begin);
         let after_backfill = self.upstream.report().await?;
         say(arm, format_args!("backfill done in {:.1} s", backfill.as_secs_f64()));
@@ -143,9 +116,9 @@ impl Trial<'_> {
         let settled = self.since(quiet_at);
         let report = self.upstream.report().await?;
         say(arm, format_args!("settled after {:.1} s; comparing field by field", settled.as_secs_f64()));
-        let comparison = compare(&self.upstream, &self.reader, SOURCE, &self.specs).await?;
+        let comparison = compare(&self.upstream, &self.replica.reader, SOURCE, &self.specs).await?;
         let changes = self.upstream.changes().await?;
-        let rows = self.change_rows(churn_at).await?;
+        let rows = self.replica.change_rows(SOURCE, churn_at).await?;
         let vm_hwm_kib = self.daemon.high_water_kib().unwrap_or(0);
         let reports = outcome::Reports { after_backfill, before_churn, end: report };
         let mut outcome = Outcome::new(self.plan, comparison, &changes, &rows, &reports);
@@ -178,67 +151,25 @@ impl Trial<'_> {
             super::Arm::Passes => {
                 // "Within two poll intervals" is the promise, so it is the deadline as well.
                 let what = "a sweep of every resource within two poll intervals";
-                self.wait(what, plan.poll * 2, async |trial| trial.swept_since(Some(quiet_wall)).await).await?;
+                self.swept(plan.poll * 2, what, Some(quiet_wall)).await?;
             }
             super::Arm::Both => {
                 // A feed that was read just before the last change is read again one interval later; its pages take a moment.
                 tokio::time::sleep(plan.feed_poll + Duration::from_secs(5)).await;
             }
         }
-        let what = "no pending delivery, no open mark";
-        self.wait(what, SETTLE_DEADLINE, async |trial| trial.idle().await).await
+        let Self { clock, replica, daemon, .. } = self;
+        wait(*clock, daemon, "no pending delivery, no open mark", SETTLE_DEADLINE, async || replica.idle().await).await
     }
 
-    async fn wait(
-        &mut self,
-        what: &str,
-        deadline: Duration,
-        mut holds: impl AsyncFnMut(&mut Self) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
-        let begin = self.clock.monotonic();
-        let mut in_a_row = 0;
-        while self.since(begin) < deadline {
-            if let Some(status) = self.daemon.ended() {
-                return Err(Error::Process(format!("the daemon ended with {status} while we waited for {what}")));
-            }
-            // Twice, since a row may be between two tables' transactions.
-            in_a_row = if holds(self).await? { in_a_row + 1 } else { 0 };
-            if in_a_row == 2 {
-                return Ok(());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Err(Error::Late { what: what.to_owned(), after: deadline })
+    /// Waits until every resource has been swept (after an instant).
+    async fn swept(&mut self, deadline: Duration, what: &str, after: Option<Timestamp>) -> Result<(), Error> {
+        let Self { clock, replica, daemon, specs, .. } = self;
+        wait(*clock, daemon, what, deadline, async || replica.swept_since(specs.len(), after).await).await
     }
 
     fn since(&self, begin: Duration) -> Duration {
         self.clock.monotonic().saturating_sub(begin)
-    }
-
-    /// Whether every resource has been swept (after an instant) and no mark is left of it.
-    async fn swept_since(&self, after: Option<Timestamp>) -> Result<bool, Error> {
-        let rows = self.reader.texts(&["resource", "complete_as_of"], "instep_resources").await?;
-        let late = |row: &Vec<Option<String>>| {
-            let at = row.get(1).and_then(|text| instant(text.as_deref()?));
-            at.is_some_and(|at| after.is_none_or(|after| at > after))
-        };
-        Ok(rows.len() == self.specs.len() && rows.iter().all(late) && self.idle().await?)
-    }
-
-    async fn idle(&self) -> Result<bool, Error> {
-        let rows = self.reader.texts(&["pending", "marks"], "instep_sources").await?;
-        Ok(!rows.is_empty() && rows.iter().flatten().all(|count| count.as_deref() == Some("0")))
-    }
-
-    /// Changes of the replica since an instant, in their order.
-    async fn change_rows(&self, since: Timestamp) -> Result<Vec<outcome::Seen>, Error> {
-        let source = format!("instep_changes where source = '{SOURCE}' and at >= '{since}' order by number");
-        let rows = self.reader.texts(&["resource", "key", "at"], &source).await?;
-        let seen = rows.into_iter().filter_map(|mut row| {
-            let (at, key, resource) = (row.pop()??, row.pop()??, row.pop()??);
-            Some(outcome::Seen { resource, key, at: instant(&at)? })
-        });
-        Ok(seen.collect())
     }
 
     /// Changes records that nobody hears of; the comparison must name exactly those.
@@ -246,7 +177,7 @@ impl Trial<'_> {
         // A pass could repair what is tampered with.
         self.daemon.end().await;
         let mut tampered = self.upstream.tamper(records).await?;
-        let comparison = compare(&self.upstream, &self.reader, SOURCE, &self.specs).await?;
+        let comparison = compare(&self.upstream, &self.replica.reader, SOURCE, &self.specs).await?;
         let mut named: Vec<(String, String)> = comparison.differences.iter().map(|d| (d.resource.clone(), d.key.clone())).collect();
         named.dedup();
         named.sort();

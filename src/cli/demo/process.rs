@@ -10,6 +10,8 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::Error;
 
+/// Name of the daemon's log in a trial's directory.
+pub(super) const DAEMON_LOG: &str = "daemon.log";
 /// A process that says its address does so as soon as it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
