@@ -5,7 +5,7 @@
 //! on; what an ailing upstream is asked follows the schedule of its breaker, or what it said itself (within a tenth, or one request
 //! where there are few); nothing is removed and nothing quarantined; the healthy source's way from hook to row is as it was before
 //! (p99 at most 1.2 times or 50 ms above its baseline; the short form takes too few samples for a p99 and judges the p90); once the
-//! faults end every source gets in step. The long form has ten minutes of faults and the breakers' defaults:
+//! faults end every source gets in step. The long form has ten minutes of faults (or `INSTEP_FAULTS_SECONDS`) and the breakers' defaults:
 //! `INSTEP_LONG=1 cargo test --release --features failpoints --test it upstream_faults -- --nocapture`.
 
 use std::collections::BTreeMap;
@@ -90,7 +90,8 @@ fn cases() -> Vec<Case> {
 }
 
 fn span() -> Duration {
-    if is_long() { SECOND * 600 } else { SECOND * 11 }
+    let asked = std::env::var("INSTEP_FAULTS_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    if is_long() { SECOND * asked.unwrap_or(600) } else { SECOND * 11 }
 }
 
 /// One source with its fault.
