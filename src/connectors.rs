@@ -82,6 +82,19 @@ pub struct ResourceSpec {
     pub sweep: Duration,
     /// How long a tombstone keeps its payload.
     pub keep_deleted: Duration,
+    /// The resource of the records above its own ([`Record::parent`]): what changes or removes one of them reaches these too.
+    pub parent: Option<ResourceName>,
+    /// A further view, of a map of values.
+    pub values: Option<ValuesView>,
+}
+
+/// A view `<source>_<name>` with a row per value: `key, attribute, locale, scope, data, text`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValuesView {
+    /// Its name behind the source's, e.g. `product_values`.
+    pub name: String,
+    /// Where the map stands in the payload (RFC 6901): attribute to a list of `{ locale, scope, data }`.
+    pub pointer: String,
 }
 
 /// An event feed: polled with a durable cursor, every row a mark, never a state.
@@ -153,6 +166,11 @@ pub struct Record {
     pub changed_at: Option<Timestamp>,
     /// Its state.
     pub document: Document,
+    /// The key of the record above it, in the resource of [`ResourceSpec::parent`].
+    pub parent: Option<Key>,
+    /// Whether the source is to hold it. A record that leaves the scope is removed with the reason `out of scope`, and returns when it
+    /// enters it again.
+    pub in_scope: bool,
 }
 
 /// A delivery or record that cannot be used; goes into quarantine with this reason.

@@ -159,6 +159,8 @@ fn spec(kind: &'static Kind, set: &ResourceOptions, options: &Options) -> Resour
         poll: set.poll.unwrap_or(DEFAULT_POLL),
         sweep: set.sweep.unwrap_or(DEFAULT_SWEEP),
         keep_deleted: set.keep_deleted.unwrap_or(options.keep_deleted),
+        parent: None,
+        values: None,
     }
 }
 
