@@ -43,7 +43,7 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
         body_max: config.limits.hook_body.map(|size| size.0),
         public_url: common.public_url.as_ref().map(ToString::to_string),
         manages_hooks: productive.manage_token.is_some(),
-        secrets: productive.secrets.clone(),
+        secrets: vec![(None, productive.secrets.clone())],
         brake: Brake { share: common.brake.share, rows: common.brake.rows, cap: common.brake.cap },
         breaker: BreakerOptions {
             failures: common.breaker.failures,
@@ -88,6 +88,7 @@ fn credentials(productive: &ProductiveConfig) -> Credentials {
         let secret = match which {
             Credential::Read => &read,
             Credential::Manage => manage.as_ref().ok_or_else(|| "manage_token is not set".to_owned())?,
+            Credential::Client | Credential::Password => return Err("productive has no sessions".to_owned()),
         };
         secret.read().map(|text| text.expose().to_owned()).map_err(|error| error.to_string())
     })
