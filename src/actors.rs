@@ -44,6 +44,7 @@ pub mod listener;
 mod meter;
 pub mod owner;
 pub mod reconciler;
+mod session;
 pub mod source;
 pub mod status;
 pub mod sync;

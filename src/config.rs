@@ -4,6 +4,7 @@
 //! reading, defaults, unknown keys, `check --print` and `instep.example.toml` follow from that. Nothing of the environment is
 //! interpolated into the text: a value is where it is written, and a secret is a reference to its place.
 
+mod akeneo;
 mod include;
 mod productive;
 mod reader;
@@ -26,6 +27,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use toml::de::DeTable;
 
+pub use akeneo::{
+    Akeneo, AkeneoResource, Auth as AkeneoAuth, EventPlatform, EventsApi, Keep, ProductKey, RESOURCES as AKENEO_RESOURCES, Zone,
+};
 pub use productive::{Productive, Quota, QuotaScope, QuotaShare, RESOURCES as PRODUCTIVE_RESOURCES};
 pub use reader::{Entry, Mistake};
 pub use secret::{Secret, SecretError, SecretText, Secrets};

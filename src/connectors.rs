@@ -15,8 +15,14 @@ use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, Document, Event, HookRequest, Key, ResourceName, Version};
 use crate::reconcile::Mode;
 
+pub mod akeneo;
+mod hooks;
 pub mod productive;
+mod session;
 pub mod signature;
+
+pub use hooks::{Flow, HookPolicy, HookSecret, Ignored, Overload, Refusal, Statements, Verified};
+pub use session::{Login, Session};
 
 /// The type of a view's column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +88,19 @@ pub struct ResourceSpec {
     pub sweep: Duration,
     /// How long a tombstone keeps its payload.
     pub keep_deleted: Duration,
+    /// The resource of the records above its own ([`Record::parent`]): what changes or removes one of them reaches these too.
+    pub parent: Option<ResourceName>,
+    /// A further view, of a map of values.
+    pub values: Option<ValuesView>,
+}
+
+/// A view `<source>_<name>` with a row per value: `key, attribute, locale, scope, data, text`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValuesView {
+    /// Its name behind the source's, e.g. `product_values`.
+    pub name: String,
+    /// Where the map stands in the payload (RFC 6901): attribute to a list of `{ locale, scope, data }`.
+    pub pointer: String,
 }
 
 /// An event feed: polled with a durable cursor, every row a mark, never a state.
@@ -100,6 +119,10 @@ pub enum Credential {
     Read,
     /// The one that manages registrations.
     Manage,
+    /// The secret of the client, where sessions are asked for.
+    Client,
+    /// The password of the user, where sessions are asked for.
+    Password,
 }
 
 /// A request to an upstream. Only `GET` unless the connector declares otherwise ([`Request::declared_write`]).
@@ -153,6 +176,11 @@ pub struct Record {
     pub changed_at: Option<Timestamp>,
     /// Its state.
     pub document: Document,
+    /// The key of the record above it, in the resource of [`ResourceSpec::parent`].
+    pub parent: Option<Key>,
+    /// Whether the source is to hold it. A record that leaves the scope is removed with the reason `out of scope`, and returns when it
+    /// enters it again.
+    pub in_scope: bool,
 }
 
 /// A delivery or record that cannot be used; goes into quarantine with this reason.
@@ -219,6 +247,26 @@ pub struct ListQuery<'a> {
     pub halvings: u32,
 }
 
+/// What a request asked for, so that its answer can be read.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked<'a> {
+    /// These keys: in bulk ([`By::Bulk`]), or one alone ([`By::Key`]).
+    Keys(&'a [Key], By),
+    /// A page.
+    Page(ListQuery<'a>),
+}
+
+impl Asked<'_> {
+    /// How it was asked.
+    #[must_use]
+    pub fn by(&self) -> By {
+        match self {
+            Self::Keys(_, by) => *by,
+            Self::Page(_) => By::List,
+        }
+    }
+}
+
 /// Why an answer is not a page. Classified once, here; nobody above guesses again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -246,55 +294,6 @@ pub enum ReadError {
     /// The body is not what the contract says.
     #[error("the answer is not readable: {0}")]
     Malformed(&'static str),
-}
-
-/// A request whose signature held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
-    /// What identifies a repetition while the original is pending.
-    pub dedupe: String,
-}
-
-/// Why a request is not let in. All look the same from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refusal {
-    /// The signature header is missing or malformed.
-    #[error("no usable signature")]
-    Unsigned,
-    /// No secret matches.
-    #[error("no secret matches the signature")]
-    Mismatch,
-    /// The route is none of this source's.
-    #[error("the route is unknown")]
-    Route,
-}
-
-/// A secret by which deliveries are verified, with the route it belongs to (`None`: any).
-#[derive(Clone, PartialEq, Eq)]
-pub struct HookSecret {
-    /// The route it was issued for.
-    pub route: Option<String>,
-    /// The secret. Never printed.
-    pub text: String,
-}
-
-impl std::fmt::Debug for HookSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HookSecret").field("route", &self.route).finish_non_exhaustive()
-    }
-}
-
-/// How the edge treats this upstream's deliveries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HookPolicy {
-    /// Largest body in bytes.
-    pub body_max: u64,
-    /// Status of "come again later": 503 or 429.
-    pub overload_status: u16,
-    /// How long it sends a refused delivery again by itself. Zero: never, so that every refusal opens a gap.
-    pub retries_for: Duration,
-    /// A request without this header (lower case) is refused before its body is read.
-    pub signature_header: &'static str,
 }
 
 /// A webhook registration that the keeper must find or create upstream.
@@ -354,8 +353,10 @@ pub trait Connector: Send + Sync + 'static {
     fn resources(&self) -> &[ResourceSpec];
     /// Its event feeds.
     fn feeds(&self) -> &[FeedSpec];
-    /// How the edge treats its deliveries.
-    fn hook_policy(&self) -> HookPolicy;
+    /// The routes below `/hooks/{source}/` that carry its deliveries.
+    fn hook_routes(&self) -> Vec<&'static str>;
+    /// How the edge treats the deliveries of a route; `None`: there is no such route, which is answered like a bad signature.
+    fn hook_policy(&self, route: &str) -> Option<HookPolicy>;
     /// Checks a request's signature over the raw bytes.
     ///
     /// # Errors
@@ -365,7 +366,11 @@ pub trait Connector: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Unreadable`] quarantines the delivery.
-    fn events(&self, delivery: &Delivery) -> Result<Vec<Event>, Unreadable>;
+    fn events(&self, delivery: &Delivery) -> Result<Statements, Unreadable>;
+    /// How many of these keys fit into one bulk read, from the first on; at least one.
+    fn fitting(&self, _resource: &ResourceSpec, keys: &[Key]) -> usize {
+        keys.len()
+    }
     /// Reads these keys: in bulk ([`By::Bulk`]), or exactly one alone ([`By::Key`]).
     fn fetch(&self, resource: &ResourceSpec, keys: &[Key], by: By) -> Request;
     /// Reads a page of a resource.
@@ -374,7 +379,7 @@ pub trait Connector: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadError`] where the answer is no page.
-    fn read(&self, resource: &ResourceSpec, by: By, response: &Response) -> Result<Page, ReadError>;
+    fn read(&self, resource: &ResourceSpec, asked: Asked<'_>, response: &Response) -> Result<Page, ReadError>;
     /// Reads a page of an event feed from `since` on.
     fn feed(&self, feed: &FeedSpec, since: Timestamp, cursor: Option<&str>) -> Request;
     /// What an answer to [`Connector::feed`] holds.
@@ -382,8 +387,23 @@ pub trait Connector: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`] where the answer is no page.
     fn read_feed(&self, feed: &FeedSpec, response: &Response) -> Result<FeedPage, ReadError>;
-    /// The headers that carry a credential.
+    /// The headers that carry a credential, or the token of a session where [`Connector::login_needs`] any.
     fn authorize(&self, secret: &str) -> Vec<(String, String)>;
+    /// The credentials whose texts a login needs, in this order. Empty: there are no sessions, every request shows its credential.
+    fn login_needs(&self) -> &'static [Credential] {
+        &[]
+    }
+    /// Asks for a session: by the refresh token of the last one, or by the texts of [`Connector::login_needs`] alone.
+    fn login(&self, _texts: &[String], _refresh: Option<&str>) -> Option<Login> {
+        None
+    }
+    /// What the answer to [`Connector::login`] holds.
+    ///
+    /// # Errors
+    /// [`ReadError::Denied`] where the upstream does not accept what was shown.
+    fn read_login(&self, _response: &Response) -> Result<Session, ReadError> {
+        Err(ReadError::Unsupported)
+    }
     /// The registrations there should be.
     fn registrations(&self) -> Vec<Registration>;
     /// Asks for the registrations there are.

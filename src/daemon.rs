@@ -208,7 +208,7 @@ async fn note_downtime(store: &Store, sources: &[Arc<Source>], clock: Clock) -> 
     for source in sources {
         // A heartbeat ahead of us was dated by a wall clock that was set back since: nobody knows how long no daemon ran.
         let is_unknown = beat > now.plus(DOWNTIME_MIN);
-        if is_unknown || now.since(beat) > source.policy().retries_for.max(DOWNTIME_MIN) {
+        if is_unknown || now.since(beat) > source.retries_for().max(DOWNTIME_MIN) {
             store.extend_gap(&source.name, "downtime", beat.min(now), Some(now)).await?;
             source.reporter.emit(GapOpened { source: source.name.to_string(), cause: "downtime".into() });
         }

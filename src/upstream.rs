@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
-use crate::connectors::{Connector, Credential, Request, Response};
+use crate::connectors::{Connector, Credential, Login, Request, Response, Session};
 use crate::quota::headers;
 
 #[cfg(test)]
@@ -161,26 +161,59 @@ impl Upstream {
         self.options.timeout
     }
 
-    /// Sends one request, once, and reads the answer whole.
+    /// Sends one request, once, and reads the answer whole. It is authorised by the session's token, or without a session by the
+    /// credential that it names.
     ///
     /// # Errors
     /// [`SendError`] where there is no complete answer; an answer of any status is no error here.
-    pub async fn send(&self, connector: &dyn Connector, request: &Request) -> Result<Response, SendError> {
-        let url = self.checked(request)?;
-        let secret = (self.credentials)(request.credential).map_err(SendError::Credential)?;
-        let mut builder = self.client.request(request.method.clone(), url);
+    pub async fn send(&self, connector: &dyn Connector, session: Option<&Session>, request: &Request) -> Result<Response, SendError> {
+        let authorization = match session {
+            Some(session) => connector.authorize(&session.token),
+            None => connector.authorize(&self.credential(request.credential)?),
+        };
+        let mut builder = self.builder(request)?;
         for (name, value) in &request.headers {
             builder = builder.header(name, value);
         }
-        for (name, value) in connector.authorize(&secret) {
+        self.complete(builder, authorization, request.body.clone()).await
+    }
+
+    /// The text of a credential as it is now.
+    ///
+    /// # Errors
+    /// [`SendError::Credential`].
+    pub fn credential(&self, which: Credential) -> Result<String, SendError> {
+        (self.credentials)(which).map_err(SendError::Credential)
+    }
+
+    /// Asks for a session, once.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn log_in(&self, Login(request): &Login) -> Result<Response, SendError> {
+        let builder = self.builder(request)?;
+        self.complete(builder, request.headers.clone(), request.body.clone()).await
+    }
+
+    fn builder(&self, request: &Request) -> Result<reqwest::RequestBuilder, SendError> {
+        Ok(self.client.request(request.method.clone(), self.checked(request)?))
+    }
+
+    async fn complete(
+        &self,
+        mut builder: reqwest::RequestBuilder,
+        secret_headers: Vec<(String, String)>,
+        body: Option<Bytes>,
+    ) -> Result<Response, SendError> {
+        for (name, value) in secret_headers {
             let unusable = |_| SendError::Credential("it holds a character that no header can carry".to_owned());
             let mut value = http::HeaderValue::try_from(value).map_err(unusable)?;
             // Whoever prints the request prints `Sensitive` in its place.
             value.set_sensitive(true);
             builder = builder.header(name, value);
         }
-        if let Some(body) = &request.body {
-            builder = builder.body(body.clone());
+        if let Some(body) = body {
+            builder = builder.body(body);
         }
         match tokio::time::timeout(self.options.timeout, self.exchange(builder)).await {
             Ok(result) => result,

@@ -1,11 +1,12 @@
 //! One request upstream: a permit, a tick, an answer, a verdict. Everything that talks to an upstream passes here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::limiter::{Health, NoPermit, Permit};
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::connectors::{Page, ReadError, Record, Request, ResourceSpec, Response, Unreadable};
+use crate::connectors::{Asked, Page, ReadError, Record, Request, ResourceSpec, Response, Session, Unreadable};
 use crate::failpoint;
 use crate::model::Key;
 use crate::model::ordering::{By, Started};
@@ -57,8 +58,16 @@ pub struct Answer<T> {
     pub started: Started,
 }
 
+/// An attempt that was answered, with the permit that waits for the verdict.
+struct Sent {
+    response: Response,
+    permit: Permit,
+    started: Started,
+    session: Option<Arc<Session>>,
+}
+
 /// What an answer says about the health of the endpoint, and of the source.
-fn health(status: u16, error: Option<&ReadError>) -> Health {
+pub(super) fn health(status: u16, error: Option<&ReadError>) -> Health {
     match error {
         Some(ReadError::Denied(401)) => Health::Denied,
         // A permission may be one resource's.
@@ -76,14 +85,21 @@ const SHORT_LAG: Duration = Duration::from_secs(2);
 /// A first look that does not wait for a lag still waits for the rest of a burst.
 const SOON: Duration = Duration::from_millis(50);
 /// A step that asks may take this much longer than its waits for permit and answer.
-const SLACK: Duration = Duration::from_secs(30);
+pub(super) const SLACK: Duration = Duration::from_secs(30);
 
 impl Source {
-    /// Waits for the right to send one request.
+    /// Waits for the right to send one request. Where the upstream has sessions one is there afterwards: whoever held a permit while
+    /// asking for it could be in its own way.
     ///
     /// # Errors
-    /// [`AskError::NoPermit`], [`AskError::Stopping`].
+    /// [`AskError::NoPermit`], [`AskError::Stopping`]; whatever kept a session from being had.
     pub async fn permit(&self, cx: &Context, class: Class, endpoint: &str) -> Result<Permit, AskError> {
+        self.log_in(cx).await?;
+        self.bare_permit(cx, class, endpoint).await
+    }
+
+    /// The same, without asking for a session.
+    pub(super) async fn bare_permit(&self, cx: &Context, class: Class, endpoint: &str) -> Result<Permit, AskError> {
         cx.life.allow(self.settings.patience + SLACK);
         tokio::select! {
             () = cx.stopping.cancelled() => Err(AskError::Stopping),
@@ -94,33 +110,53 @@ impl Source {
     /// Sends a request under a permit and reads the answer; the tick is taken as the request goes. What the answer is read as is
     /// part of the verdict over the endpoint: one that answers 200 with a login page is as ill as one that answers 500.
     ///
+    /// A session that the upstream does not accept any more is asked for anew, and the request sent once more under a permit of its own.
+    ///
     /// # Errors
     /// [`AskError::Send`], [`AskError::Read`]. Where a request was sent the error comes with when it was.
     pub async fn send<T>(
         &self,
         cx: &Context,
         fence: &Fence,
-        permit: Permit,
+        (permit, class): (Permit, Class),
         request: &Request,
         read: impl FnOnce(&Response) -> Result<T, ReadError>,
     ) -> Result<Answer<T>, (AskError, Option<Started>)> {
+        let mut sent = self.attempt(cx, fence, permit, request).await?;
+        if sent.response.status == 401 && self.sessions.refused(sent.session.as_ref()) {
+            sent.permit.answered(&sent.response, Health::Denied);
+            let again = self.permit(cx, class, &request.endpoint).await.map_err(|error| (error, Some(sent.started)))?;
+            sent = self.attempt(cx, fence, again, request).await?;
+        }
+        let Sent { response, permit, started, .. } = sent;
+        let read = guarded("read", || read(&response)).unwrap_or(Err(ReadError::Malformed("the connector panicked on it")));
+        permit.answered(&response, health(response.status, read.as_ref().err()));
+        failpoint::reach("fetch", "answered").await.map_err(|told| (AskError::from(told), Some(started)))?;
+        match read {
+            Ok(what) => Ok(Answer { what, date: response.date, started }),
+            Err(error) => Err((error.into(), Some(started))),
+        }
+    }
+
+    /// One attempt on the wire.
+    async fn attempt(&self, cx: &Context, fence: &Fence, permit: Permit, request: &Request) -> Result<Sent, (AskError, Option<Started>)> {
         cx.life.allow(self.upstream.timeout() + SLACK);
         failpoint::reach("fetch", "permitted").await.map_err(|told| (AskError::from(told), None))?;
+        let session = self.sessions.of(request.credential);
+        if session.is_none() && self.has_session(request.credential) {
+            // Somebody else's request has just shown that it is over.
+            permit.unused();
+            return Err((NoPermit.into(), None));
+        }
         let started = self.started(fence);
         let begun = self.clock.monotonic();
-        let sent = self.upstream.send(&*self.connector, request).await;
+        let sent = self.upstream.send(&*self.connector, session.as_deref(), request).await;
         let seconds = self.clock.monotonic().saturating_sub(begun).as_secs_f64();
         let (source, resource) = (self.name.to_string(), request.endpoint.clone());
         match sent {
             Ok(response) => {
-                let read = guarded("read", || read(&response)).unwrap_or(Err(ReadError::Malformed("the connector panicked on it")));
-                permit.answered(&response, health(response.status, read.as_ref().err()));
-                failpoint::reach("fetch", "answered").await.map_err(|told| (AskError::from(told), Some(started)))?;
                 self.reporter.emit(FetchAnswered { source, resource, status: response.status.to_string(), seconds });
-                match read {
-                    Ok(what) => Ok(Answer { what, date: response.date, started }),
-                    Err(error) => Err((error.into(), Some(started))),
-                }
+                Ok(Sent { response, permit, started, session })
             }
             Err(error) => {
                 if error.reached() {
@@ -148,7 +184,7 @@ impl Source {
         read: impl FnOnce(&Response) -> Result<T, ReadError>,
     ) -> Result<Answer<T>, (AskError, Option<Started>)> {
         let permit = self.permit(cx, class, &request.endpoint).await.map_err(|error| (error, None))?;
-        self.send(cx, fence, permit, request, read).await
+        self.send(cx, fence, (permit, class), request, read).await
     }
 
     /// What a bulk read holds. Records without any key among others are put aside, but an answer of nothing else is none: it would
@@ -156,8 +192,8 @@ impl Source {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn read_bulk(&self, spec: &ResourceSpec, response: &Response) -> Result<Page, ReadError> {
-        let page = self.connector.read(spec, By::Bulk, response)?;
+    pub fn read_bulk(&self, spec: &ResourceSpec, keys: &[Key], response: &Response) -> Result<Page, ReadError> {
+        let page = self.connector.read(spec, Asked::Keys(keys, By::Bulk), response)?;
         let is_stranger = |record: &Result<Record, Unreadable>| record.as_ref().is_err_and(|unreadable| unreadable.key.is_none());
         if !page.records.is_empty() && page.records.iter().all(is_stranger) {
             return Err(ReadError::Malformed("no record of it has a key"));
@@ -179,7 +215,7 @@ impl Source {
     ) -> Result<(Page, Started), (AskError, Option<Started>)> {
         let request = self.connector.fetch(spec, std::slice::from_ref(key), By::Key);
         let read = |response: &Response| {
-            let page = self.connector.read(spec, By::Key, response)?;
+            let page = self.connector.read(spec, Asked::Keys(std::slice::from_ref(key), By::Key), response)?;
             // An unreadable record that has the key is an answer, too: it is put aside.
             let is_it = |record: &Result<Record, Unreadable>| match record {
                 Ok(record) => record.key == *key,

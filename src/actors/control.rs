@@ -9,10 +9,10 @@ use super::ask::{Answer, guarded};
 use super::keeper::HooksError;
 use super::source::Source;
 use super::status::Desk;
-use crate::connectors::{HookSecret, ListQuery, ResourceSpec};
+use crate::connectors::{Asked, HookSecret, ListQuery, ResourceSpec};
 use crate::http::BoxFuture;
 use crate::http::admin::{Control, ControlError};
-use crate::model::ordering::{By, Observation, decide};
+use crate::model::ordering::{Observation, decide};
 use crate::model::{Delivery, DeliveryId, Event, HookRequest, Operation};
 use crate::quota::Class;
 use crate::store::{self, Fence};
@@ -82,17 +82,17 @@ impl Desk {
         let verified = verified.unwrap_or_else(|| Err("the connector panicked on it".to_owned()));
         let delivery =
             Delivery { id: DeliveryId(Uuid::nil()), source: source.name.clone(), received_at: now, dedupe: String::new(), request: hook };
-        let events = guarded("events", || source.connector.events(&delivery));
-        let events = match events {
-            Some(Ok(events)) => events,
+        let statements = match guarded("events", || source.connector.events(&delivery)) {
+            Some(Ok(statements)) => statements,
             Some(Err(unreadable)) => return Ok(json!({ "signature": verdict(&verified), "unreadable": unreadable.reason })),
             None => return Ok(json!({ "signature": verdict(&verified), "unreadable": "the connector panicked on it" })),
         };
         let mut shown = Vec::new();
-        for event in events {
-            shown.push(self.weigh(source, &event).await.map_err(unavailable)?);
+        for event in &statements.events {
+            shown.push(self.weigh(source, event).await.map_err(unavailable)?);
         }
-        Ok(json!({ "signature": verdict(&verified), "events": shown }))
+        let ignored: Vec<Value> = statements.ignored.iter().map(|one| json!({ "resource": one.resource, "reason": one.reason })).collect();
+        Ok(json!({ "signature": verdict(&verified), "events": shown, "ignored": ignored, "unreadable": statements.unreadable }))
     }
 
     async fn weigh(&self, source: &Source, event: &Event) -> Result<Value, store::Error> {
@@ -114,8 +114,9 @@ impl Desk {
 }
 
 async fn probe_one(source: &Source, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Value {
-    let request = source.connector.list(spec, ListQuery { variant: 0, since: None, cursor: None, halvings: 0 });
-    match source.ask(cx, fence, Class::Refresh, &request, |response| source.connector.read(spec, By::List, response)).await {
+    let query = ListQuery { variant: 0, since: None, cursor: None, halvings: 0 };
+    let request = source.connector.list(spec, query);
+    match source.ask(cx, fence, Class::Refresh, &request, |response| source.connector.read(spec, Asked::Page(query), response)).await {
         Ok(Answer { what: page, .. }) => {
             let unreadable = page.records.iter().find_map(|record| record.as_ref().err()).map(|error| error.reason.clone());
             json!({ "ok": unreadable.is_none(), "records": page.records.len(), "unreadable": unreadable })

@@ -13,7 +13,7 @@ use super::ask::guarded;
 use super::journal::{Journal, Room};
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::connectors::{HookSecret, Refusal as Refused};
+use crate::connectors::{HookPolicy, HookSecret, Overload as OnOverload, Refusal as Refused};
 use crate::http::BoxFuture;
 use crate::http::hooks::{Door, Overload, Refusal, RequestHead, SourceDoor, Unavailable, Verdict, VerifiedDelivery};
 use crate::model::{Delivery, DeliveryId, HookRequest};
@@ -85,11 +85,14 @@ impl HookDoor {
         }
         let unavailable = Unavailable { retry_after: RETRY_AFTER };
         let mut known = self.source.store.hook_secrets(&self.source.name).await.map_err(|_| unavailable)?;
-        let configured = self.source.settings.secrets.read().map_err(|error| {
-            tracing::error!(source = %self.source.name, %error, "a configured signature token cannot be read");
-            unavailable
-        })?;
-        known.extend(configured.iter().map(|secret| HookSecret { route: None, text: secret.expose().to_owned() }));
+        for (route, secrets) in &self.source.settings.secrets {
+            let configured = secrets.read().map_err(|error| {
+                tracing::error!(source = %self.source.name, %error, "a configured signature token cannot be read");
+                unavailable
+            })?;
+            let route = || route.map(ToOwned::to_owned);
+            known.extend(configured.iter().map(|secret| HookSecret { route: route(), text: secret.expose().to_owned() }));
+        }
         let fresh = Secrets { known: known.into(), read_at: Some(now), registrations };
         *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
         if before.read_at.is_some() {
@@ -104,16 +107,31 @@ impl HookDoor {
     }
 }
 
+/// What is answered while the backlog is above its mark.
+fn on_overload(policy: &HookPolicy) -> Result<(), Overload> {
+    match policy.overload {
+        OnOverload::Accept => Ok(()),
+        OnOverload::TooManyRequests => Err(Overload::TooManyRequests { retry_after: RETRY_AFTER }),
+        OnOverload::Unavailable => Err(Overload::Unavailable { retry_after: RETRY_AFTER }),
+    }
+}
+
+/// Whether a refusal loses a delivery. An upstream that retries repairs it by itself; one that does not has lost it. A request
+/// without a signature is anybody's, and must not open gaps.
+fn loses(policy: &HookPolicy, refusal: &Refusal) -> bool {
+    policy.retries_for.is_zero() && !matches!(refusal, Refusal::Method | Refusal::Unsigned)
+}
+
 impl SourceDoor for HookDoor {
-    fn body_max(&self) -> u64 {
-        self.source.policy().body_max
+    fn body_max(&self, route: &str) -> u64 {
+        self.source.policy(route).map_or(0, |policy| policy.body_max)
     }
 
     fn precheck(&self, head: &RequestHead) -> bool {
-        head.header(self.source.policy().signature_header).is_some()
+        self.source.policy(&head.route).is_some_and(|policy| policy.signature_headers.iter().any(|name| head.header(name).is_some()))
     }
 
-    fn admit(&self) -> Result<(), Overload> {
+    fn admit(&self, route: &str) -> Result<(), Overload> {
         let retry_after = RETRY_AFTER;
         if self.journal.health().is_lost() || self.journal.health().room() == Room::None {
             return Err(Overload::Unavailable { retry_after });
@@ -121,10 +139,7 @@ impl SourceDoor for HookDoor {
         if self.source.backlog.load(Ordering::Relaxed) <= self.source.settings.backlog_max {
             return Ok(());
         }
-        Err(match self.source.policy().overload_status {
-            429 => Overload::TooManyRequests { retry_after },
-            _ => Overload::Unavailable { retry_after },
-        })
+        self.source.policy(route).map_or(Err(Overload::Unavailable { retry_after }), |policy| on_overload(&policy))
     }
 
     fn verify(&self, head: RequestHead, body: Bytes, now: Timestamp) -> BoxFuture<'_, Verdict> {
@@ -171,13 +186,14 @@ impl SourceDoor for HookDoor {
         self.source.reporter.emit(DeliveryAccepted { source });
     }
 
-    fn refused(&self, status: u16, refusal: &Refusal) {
-        // An upstream that retries repairs a refusal by itself; one that does not has lost a delivery. A request without a
-        // signature is anybody's, and must not open gaps.
-        let is_lost = self.source.policy().retries_for.is_zero() && !matches!(refusal, Refusal::Method | Refusal::Unsigned);
+    fn refused(&self, route: &str, status: u16, refusal: &Refusal) {
+        let is_lost = self.source.policy(route).is_some_and(|policy| loses(&policy, refusal));
         let gap = is_lost.then(|| refusal.name());
         self.answers.count(&self.source.name, status, gap);
         let source = self.source.name.to_string();
         self.source.reporter.emit(DeliveryRefused { source, status: status.to_string(), reason: refusal.name().to_owned() });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use super::ask::guarded;
 use super::source::Source;
-use crate::connectors::Unreadable;
+use crate::clock::Timestamp;
+use crate::connectors::{Flow, Statements, Unreadable};
 use crate::failpoint;
 use crate::model::{Delivery, DeliveryId, Event};
-use crate::report::ItemQuarantined;
+use crate::report::{EventsDecided, GapOpened, ItemQuarantined};
 use crate::store::{DeliveryEnd, Error, Fence, LearnedBy, Observed, What};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 use witness::Witness;
@@ -30,6 +31,8 @@ const BATCH_ROWS: u64 = 200;
 const BATCH_BYTES: u64 = 1024 * 1024;
 /// Without a wake-up the intake looks this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The cause of a gap in which the upstream sent nothing, by its own word.
+const SUSPENDED: &str = "suspended";
 /// Deaths while decoding it that quarantine a delivery.
 const DEATHS_MAX: u32 = 3;
 
@@ -96,16 +99,26 @@ impl Intake {
             let read = {
                 let _decoding = self.witness.as_ref().map(|witness| witness.of(delivery.id));
                 failpoint::reach("decode", "named").await?;
-                let read = self.events(&delivery);
+                let read = self.statements(&delivery);
                 failpoint::reach("decode", "read").await?;
                 read
             };
             match read {
-                Ok(events) => {
+                Ok(Statements { events, ignored, flow, unreadable }) => {
                     let observe =
                         |event: Event| Observed { entity: event.entity.clone(), what: What::Event(event), delivery: Some(delivery.id) };
                     batch.observations.extend(events.into_iter().map(observe));
-                    batch.deliveries.push((delivery.id, DeliveryEnd::Done));
+                    if let Some(flow) = flow {
+                        self.note_flow(flow).await?;
+                    }
+                    for ignored in ignored {
+                        let (source, resource) = (self.source.name.to_string(), ignored.resource.to_owned());
+                        self.source.reporter.emit(EventsDecided { source, resource, outcome: ignored.reason.to_owned(), events: 1 });
+                    }
+                    if unreadable.is_some() {
+                        self.report_quarantined("unreadable");
+                    }
+                    batch.deliveries.push((delivery.id, unreadable.map_or(DeliveryEnd::Done, DeliveryEnd::Quarantined)));
                 }
                 Err(unreadable) => {
                     self.report_quarantined("unreadable");
@@ -116,7 +129,24 @@ impl Intake {
         self.source.apply_batch(fence, batch).await.map(drop)
     }
 
-    fn events(&self, delivery: &Delivery) -> Result<Vec<Event>, Unreadable> {
+    /// The upstream says that it stopped sending, or sends again. What was said twice, or in the wrong order, ends the same way.
+    async fn note_flow(&self, flow: Flow) -> Result<(), Error> {
+        let source = &self.source;
+        let (began_at, ended_at) = match flow {
+            Flow::Again { since } => (since, Some(since)),
+            Flow::Lost { since } => {
+                let gaps = source.store.open_gaps(&source.name).await?;
+                let ended = gaps.iter().filter(|gap| gap.cause == SUSPENDED).find_map(|gap| gap.ended_at);
+                (since, ended.map(Timestamp).filter(|ended| *ended >= since))
+            }
+        };
+        source.store.extend_gap(&source.name, SUSPENDED, began_at, ended_at).await?;
+        source.reporter.emit(GapOpened { source: source.name.to_string(), cause: SUSPENDED.to_owned() });
+        source.reconciler.wake();
+        Ok(())
+    }
+
+    fn statements(&self, delivery: &Delivery) -> Result<Statements, Unreadable> {
         let panicked = || Unreadable { key: None, reason: "the connector panicked on it".to_owned(), raw: delivery.request.body.clone() };
         guarded("events", || self.source.connector.events(delivery)).unwrap_or_else(|| Err(panicked()))
     }

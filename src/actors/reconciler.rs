@@ -14,7 +14,7 @@ use super::journal::Room;
 use super::source::Source;
 use super::sync::observed;
 use crate::clock::Timestamp;
-use crate::connectors::{ListQuery, Page, ReadError, ResourceSpec};
+use crate::connectors::{Asked, ListQuery, Page, ReadError, ResourceSpec};
 use crate::model::ResourceName;
 use crate::model::ordering::By;
 use crate::quota::Class;
@@ -204,7 +204,7 @@ impl Reconciler {
         let request = source.connector.list(spec, query);
         let class = if pass.kind == PassKind::Sweep { Class::Sweep } else { Class::Incremental };
         let _reading = source.reading(&spec.name);
-        match source.ask(cx, fence, class, &request, |response| source.connector.read(spec, By::List, response)).await {
+        match source.ask(cx, fence, class, &request, |response| source.connector.read(spec, Asked::Page(query), response)).await {
             Ok(answer) => self.page(fence, spec, &pass, answer).await,
             Err((error, _)) => self.page_failed(fence, spec, &pass, &error).await,
         }

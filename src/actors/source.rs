@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::journal::StoreHealth;
 use super::limiter;
+use super::session::Sessions;
 use crate::clock::Clock;
 use crate::config::Secrets;
 use crate::connectors::{Connector, HookPolicy, ResourceSpec};
@@ -43,8 +44,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// A credential for managing registrations is configured.
     pub manages_hooks: bool,
-    /// Signature tokens of webhooks that were made by hand.
-    pub secrets: Secrets,
+    /// Signature tokens of webhooks that were made by hand, each with the route it was issued for (`None`: any).
+    pub secrets: Vec<(Option<&'static str>, Secrets)>,
     /// Removal budget of rule 11.
     pub brake: Brake,
     /// When an endpoint, or the source, is left alone.
@@ -134,6 +135,8 @@ pub struct Source {
     pub ailing: Mutex<BTreeMap<String, String>>,
     /// Requests for states under way, per resource.
     pub in_flight: BTreeMap<ResourceName, AtomicUsize>,
+    /// What requests are authorised by, where the upstream has sessions.
+    pub(super) sessions: Sessions,
     fence: watch::Sender<Option<Fence>>,
 }
 
@@ -203,6 +206,7 @@ impl Source {
             live: Mutex::default(),
             ailing: Mutex::default(),
             in_flight: names.into_iter().map(|name| (name, AtomicUsize::new(0))).collect(),
+            sessions: Sessions::default(),
             fence: watch::Sender::new(None),
             connector,
         }
@@ -258,11 +262,18 @@ impl Source {
         self.connector.resources().iter().find(|spec| spec.name == *resource)
     }
 
-    /// How the edge treats this source's deliveries.
+    /// How the edge treats this source's deliveries on a route; `None`: it has no such route.
     #[must_use]
-    pub fn policy(&self) -> HookPolicy {
-        let policy = self.connector.hook_policy();
-        HookPolicy { body_max: self.settings.body_max.unwrap_or(policy.body_max), ..policy }
+    pub fn policy(&self, route: &str) -> Option<HookPolicy> {
+        let policy = self.connector.hook_policy(route)?;
+        Some(HookPolicy { body_max: self.settings.body_max.unwrap_or(policy.body_max), ..policy })
+    }
+
+    /// How long a refused delivery is sent again on every route; for ever where nothing is sent.
+    #[must_use]
+    pub fn retries_for(&self) -> Duration {
+        let routes = self.connector.hook_routes();
+        routes.iter().filter_map(|route| self.policy(route)).map(|policy| policy.retries_for).min().unwrap_or(Duration::MAX)
     }
 
     /// The address that is registered upstream for a route.

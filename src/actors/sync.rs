@@ -144,12 +144,17 @@ impl Sync {
         let endpoint = self.source.connector.fetch(spec, &[], By::Bulk).endpoint;
         let permit = match self.source.permit(cx, Class::Live, &endpoint).await {
             Ok(permit) => permit,
-            Err(_) => return Ok(Rest::Again),
+            Err(AskError::NoPermit(_) | AskError::Stopping) => return Ok(Rest::Again),
+            Err(error) => {
+                let due = self.due_together(spec).await?;
+                self.defer(fence, &due, &error).await?;
+                return Ok(Rest::Again);
+            }
         };
-        let now = self.source.clock.now();
-        let due = self.source.store.due_marks(&self.source.name, &self.resource, now, spec.bulk as u64).await?;
-        let due: Vec<DueMark> = due.into_iter().filter(|due| !due.by_key).collect();
-        let keys: Vec<Key> = due.iter().map(|due| due.key.clone()).collect();
+        let mut due = self.due_together(spec).await?;
+        let mut keys: Vec<Key> = due.iter().map(|due| due.key.clone()).collect();
+        keys.truncate(self.source.connector.fitting(spec, &keys).max(1));
+        due.truncate(keys.len());
         if keys.is_empty() {
             permit.unused();
             return Ok(Rest::Again);
@@ -158,12 +163,19 @@ impl Sync {
         let source = Arc::clone(&self.source);
         let _reading = source.reading(&self.resource);
         let request = self.source.connector.fetch(spec, &keys, By::Bulk);
-        let read = |response: &Response| source.read_bulk(spec, response);
-        match self.source.send(cx, fence, permit, &request, read).await {
+        let read = |response: &Response| source.read_bulk(spec, &keys, response);
+        match self.source.send(cx, fence, (permit, Class::Live), &request, read).await {
             Ok(answer) => self.apply_bulk(fence, &keys, answer.what, answer.started).await?,
             Err((error, started)) => self.bulk_failed(cx, fence, spec, due, started, &error).await?,
         }
         Ok(Rest::Again)
+    }
+
+    /// The due marks that a bulk read may answer.
+    async fn due_together(&self, spec: &ResourceSpec) -> Result<Vec<DueMark>, crate::store::Error> {
+        let now = self.source.clock.now();
+        let due = self.source.store.due_marks(&self.source.name, &self.resource, now, spec.bulk as u64).await?;
+        Ok(due.into_iter().filter(|due| !due.by_key).collect())
     }
 
     async fn apply_bulk(&self, fence: &Fence, keys: &[Key], page: Page, started: Started) -> Result<(), crate::store::Error> {

@@ -15,7 +15,9 @@ const EX_CANTCREAT: u8 = 73;
 /// Arguments of `instep init`. What is not given is asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  instep init productive\n  \
-    instep init productive --yes --organization 12345 --token env:PRODUCTIVE_TOKEN --config instep.toml")]
+    instep init productive --yes --organization 12345 --token env:PRODUCTIVE_TOKEN --config instep.toml\n  \
+    instep init akeneo --yes --url https://acme.cloud.akeneo.com --client-id 3_x --username shop_1234 \
+    --secret env:PIM_SECRET --password env:PIM_PASSWORD")]
 pub struct Args {
     /// Kind of upstream
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(KINDS))]
@@ -26,12 +28,27 @@ pub struct Args {
     /// Name of the source, the first part of its views' names
     #[arg(long)]
     pub name: Option<String>,
-    /// Number of the organisation
+    /// Productive: number of the organisation
     #[arg(long, value_name = "NUMBER")]
     pub organization: Option<String>,
-    /// Where the read-only token is: env:NAME, file:/path or credential:name
+    /// Productive: where the read-only token is: env:NAME, file:/path or credential:name
     #[arg(long, value_name = "PLACE")]
     pub token: Option<String>,
+    /// Akeneo: address of the PIM
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Akeneo: client id of the connection
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+    /// Akeneo: user of the connection
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// Akeneo: where the secret of the connection is: env:NAME, file:/path or credential:name
+    #[arg(long, value_name = "PLACE")]
+    pub secret: Option<String>,
+    /// Akeneo: where the password of its user is
+    #[arg(long, value_name = "PLACE")]
+    pub password: Option<String>,
     /// Database: sqlite://file.db or postgresql://host/database
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
@@ -52,8 +69,8 @@ enum Error {
     Name(String),
     #[error("the organisation must be a number")]
     Organization,
-    #[error("the token must be given as env:NAME, file:/path or credential:name, never itself")]
-    Token,
+    #[error("a secret must be given as env:NAME, file:/path or credential:name, never itself")]
+    Secret,
     #[error("{0}")]
     Config(#[from] config::Error),
     #[error("{path} is there already and is not overwritten")]
@@ -67,7 +84,7 @@ enum Error {
 impl Error {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Missing(_) | Self::Name(_) | Self::Organization | Self::Token | Self::Config(_) => EX_USAGE,
+            Self::Missing(_) | Self::Name(_) | Self::Organization | Self::Secret | Self::Config(_) => EX_USAGE,
             Self::Exists { .. } | Self::Unwritable { .. } | Self::Terminal(_) => EX_CANTCREAT,
         }
     }
@@ -97,14 +114,27 @@ fn init(args: &Args, answers: &mut impl BufRead, out: &mut impl Write) -> Result
         };
         let source = ask(&args.name, "name", "Name of the source, the first part of its views' names", Some(&args.kind))?;
         config::check_name(&source).map_err(Error::Name)?;
-        let organization = ask(&args.organization, "organization", "Number of the organisation", None)?;
-        let token = "Where its read-only token is (env:NAME, file:/path or credential:name)";
-        let token = place(&ask(&args.token, "token", token, None)?)?;
+        let settings = match args.kind.as_str() {
+            "akeneo" => {
+                let url = ask(&args.url, "url", "Address of the PIM", None)?;
+                let client_id = ask(&args.client_id, "client-id", "Client id of a connection that may read everything", None)?;
+                let secret = "Where the connection's secret is (env:NAME, file:/path or credential:name)";
+                let secret = place(&ask(&args.secret, "secret", secret, None)?)?;
+                let username = ask(&args.username, "username", "User of the connection", None)?;
+                let password = place(&ask(&args.password, "password", "Where the password of that user is", None)?)?;
+                akeneo(&url, &client_id, &secret, &username, &password)
+            }
+            _ => {
+                let organization = ask(&args.organization, "organization", "Number of the organisation", None)?;
+                let token = "Where its read-only token is (env:NAME, file:/path or credential:name)";
+                let token = place(&ask(&args.token, "token", token, None)?)?;
+                productive(organization.parse().map_err(|_| Error::Organization)?, &token)
+            }
+        };
         let store = ask(&args.store, "store", "Database (sqlite://file.db or postgresql://host/database)", Some("sqlite://replica.db"))?;
-        let public_url = "Address under which Productive reaches this machine, empty to poll only";
+        let public_url = "Address under which the upstream reaches this machine, empty to poll only";
         let public_url = ask(&args.public_url, "public-url", public_url, Some(""))?;
-        let organization = organization.parse().map_err(|_| Error::Organization)?;
-        render(&source, organization, &token, &store, &public_url)
+        render(&source, &settings, &store, &public_url)
     };
     // The file must be right before it is there.
     Config::parse(&args.config.display().to_string(), &text)?;
@@ -141,11 +171,44 @@ fn place(text: &str) -> Result<Secret, Error> {
         Some(("env", name)) => Ok(Secret::env(name)),
         Some(("file", path)) => Ok(Secret::file(path)),
         Some(("credential", name)) => Ok(Secret::credential(name)),
-        _ => Err(Error::Token),
+        _ => Err(Error::Secret),
     }
 }
 
-fn render(source: &str, organization: u64, token: &Secret, store: &str, public_url: &str) -> String {
+fn productive(organization: u64, token: &Secret) -> String {
+    format!(
+        "\
+kind = \"productive\"
+organization = {organization}
+# Read-only token of a user who sees everything: the replica holds what its user may see.
+token = {}
+# For webhooks: a token that may manage them, and the address under which Productive reaches this machine.
+# Without these two the source is polled.
+# manage_token = {{ credential = \"productive-write\" }}",
+        token.reference()
+    )
+}
+
+fn akeneo(url: &str, client_id: &str, secret: &Secret, username: &str, password: &Secret) -> String {
+    let (url, client_id, username) = (config::quoted(url), config::quoted(client_id), config::quoted(username));
+    format!(
+        "\
+kind = \"akeneo\"
+url = {url}
+# A connection that may read everything: the replica holds what its user may see.
+auth = {{ client_id = {client_id}, secret = {}, username = {username}, password = {} }}
+# Zone of the PIM's server, \"UTC\" for SaaS.
+zone = \"UTC\"
+# What is signed with which secret, one or both of the event systems; and the address under which they reach this machine.
+# Without these the source is polled.
+# events_api = {{ secrets = [{{ credential = \"pim-events-secret\" }}] }}
+# event_platform = {{ secrets = [{{ credential = \"pim-ep-primary\" }}] }}",
+        secret.reference(),
+        password.reference()
+    )
+}
+
+fn render(source: &str, settings: &str, store: &str, public_url: &str) -> String {
     let public_url = match public_url {
         "" => "# public_url = \"https://hooks.example.org\"".to_owned(),
         url => format!("public_url = {}", config::quoted(url)),
@@ -165,19 +228,12 @@ hooks = \"127.0.0.1:8710\"
 admin = \"127.0.0.1:8711\"
 
 [sources.{source}]
-kind = \"productive\"
-organization = {organization}
-# Read-only token of a user who sees everything: the replica holds what its user may see.
-token = {token}
-# For webhooks: a token that may manage them, and the address under which Productive reaches this machine.
-# Without these two the source is polled.
-# manage_token = {{ credential = \"productive-write\" }}
+{settings}
 {public_url}
 # What to replicate: \"all\", a list of names, or a table with settings for each.
 resources = \"all\"
 ",
         store = config::quoted(store),
-        token = token.reference(),
     )
 }
 
@@ -200,6 +256,11 @@ mod tests {
             name: None,
             organization: None,
             token: None,
+            url: None,
+            client_id: None,
+            username: None,
+            secret: None,
+            password: None,
             store: None,
             public_url: None,
             yes: false,
@@ -239,6 +300,18 @@ mod tests {
         init(&args, &mut io::empty(), &mut Vec::new()).unwrap_or_else(|error| panic!("{error}"));
         let config = Config::load(&args.config).unwrap_or_else(|error| panic!("{error}"));
         assert!(config.sources["productive"].common.public_url.is_none());
+    }
+
+    #[test]
+    fn a_pim_is_asked_for_what_it_needs() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let args = Args { kind: "akeneo".to_owned(), ..args(directory.path()) };
+        let mut answers = "pim\nhttps://acme.cloud.akeneo.com\n3_x\nenv:PIM_SECRET\nshop_1234\nfile:/run/password\n\n\n".as_bytes();
+        init(&args, &mut answers, &mut Vec::new()).unwrap_or_else(|error| panic!("{error}"));
+        let config = Config::load(&args.config).unwrap_or_else(|error| panic!("{error}"));
+        let config::Connector::Akeneo(settings, _) = &config.sources["pim"].connector else { panic!("another kind") };
+        assert_eq!(settings.auth.secret, Some(Secret::env("PIM_SECRET")));
+        assert_eq!((settings.auth.username.as_deref(), settings.url.as_str()), (Some("shop_1234"), "https://acme.cloud.akeneo.com/"));
     }
 
     #[test]

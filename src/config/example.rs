@@ -1,9 +1,10 @@
 //! `instep.example.toml`, written from the schema: every key with its reason and its default.
 
+use super::akeneo::Akeneo;
 use super::productive::Productive;
 use super::schema::{Key, Presence};
 use super::settings::SECTIONS;
-use super::source::{Common, KIND, RESOURCES};
+use super::source::{AKENEO_RESOURCES, Common, KIND, RESOURCES};
 use super::value::Value;
 
 const HEAD: &str = "\
@@ -21,6 +22,10 @@ const SOURCE_HEAD: &str = "
 # A Productive organisation. The name is yours: tables are pmp_tasks, hooks come to /hooks/pmp.
 ";
 
+const AKENEO_HEAD: &str = "
+# A PIM of Akeneo. Keys that every source may have (public_url, keep_deleted, brake …) are those above.
+";
+
 /// The text of the example file.
 #[must_use]
 pub fn text() -> String {
@@ -33,17 +38,24 @@ pub fn text() -> String {
     text.push_str("# [sources.pmp]\n");
     let keys = [&KIND].into_iter().chain(Productive::KEYS).chain(Common::KEYS).chain([&RESOURCES]);
     text.extend(keys.map(|key| lines(key, "# ")));
+    text.push_str(AKENEO_HEAD);
+    text.push_str("# [sources.pim]\n");
+    let kind = Key { presence: Presence::Required("\"akeneo\""), ..KIND };
+    // What every kind has stands above.
+    let keys = [&kind].into_iter().chain(Akeneo::KEYS).chain([&AKENEO_RESOURCES]);
+    text.extend(keys.map(|key| lines(key, "# ")));
     text
 }
 
-/// Every key that refers to a secret, with its path; a source of any kind stands as `sources.<name>`.
+/// Every key that refers to a secret, with its path, in a file with a source of this kind, which stands as `sources.<name>`.
 #[must_use]
-pub fn secrets() -> Vec<String> {
+pub fn secrets(kind: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (name, keys) in SECTIONS {
         secrets_below(name, keys, &mut found);
     }
-    for keys in [Productive::KEYS, Common::KEYS] {
+    let own = if kind == "akeneo" { Akeneo::KEYS } else { Productive::KEYS };
+    for keys in [own, Common::KEYS] {
         secrets_below("sources.<name>", keys, &mut found);
     }
     found

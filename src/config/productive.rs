@@ -132,7 +132,7 @@ fn some_quota(quotas: &Vec<Quota>) -> Result<(), String> {
     Ok(())
 }
 
-fn pointer(pointer: &str) -> Result<(), String> {
+pub(super) fn pointer(pointer: &str) -> Result<(), String> {
     match pointer.starts_with('/') && pointer.len() > 1 {
         true => Ok(()),
         false => Err(format!("{pointer:?} is not a JSON pointer such as \"/attributes/cost*\"")),

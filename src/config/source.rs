@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 use url::Url;
 
+use super::akeneo::{self, Akeneo, AkeneoResource};
 use super::productive::Productive;
 use super::reader::{Context, Item, Table, suggestion};
 use super::schema::{Key, Presence, default, optional, required, section, table};
@@ -27,6 +28,8 @@ pub struct Source {
 pub enum Connector {
     /// Productive.io.
     Productive(Productive),
+    /// Akeneo PIM.
+    Akeneo(Akeneo, BTreeMap<String, AkeneoResource>),
 }
 
 impl Connector {
@@ -35,6 +38,7 @@ impl Connector {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Productive(_) => "productive",
+            Self::Akeneo(..) => "akeneo",
         }
     }
 }
@@ -114,8 +118,12 @@ pub(super) const RESOURCES: Key = Key {
     secret: false,
 };
 
+/// The same for a PIM.
+pub(super) const AKENEO_RESOURCES: Key = Key { keys: AkeneoResource::KEYS, ..RESOURCES };
+
 /// Keys of kinds other than the one at hand, so that a key in the wrong source can be told from a misspelt one.
-const OTHER_KINDS: [(&str, &[&str]); 4] = [
+const OTHER_KINDS: [(&str, &[&str]); 5] = [
+    ("productive", &["organization", "manage_token", "feeds", "feed_poll", "signature_tolerance", "quota"]),
     ("akeneo", &["auth", "zone", "product_key", "ignore_authors", "events_api", "event_platform"]),
     ("reso", &["root", "profile", "originating_system", "push"]),
     ("shopify", &["shop", "api_version"]),
@@ -123,7 +131,7 @@ const OTHER_KINDS: [(&str, &[&str]); 4] = [
 ];
 
 /// The kinds that can be configured.
-pub const KINDS: [&str; 1] = ["productive"];
+pub const KINDS: [&str; 2] = ["productive", "akeneo"];
 
 impl Source {
     /// The settings of a Productive source; none for any other kind.
@@ -131,6 +139,7 @@ impl Source {
     pub fn productive(&self) -> Option<&Productive> {
         match &self.connector {
             Connector::Productive(productive) => Some(productive),
+            Connector::Akeneo(..) => None,
         }
     }
 
@@ -149,17 +158,28 @@ impl Source {
     pub(super) fn read(item: &Item<'_>) -> Option<Self> {
         let table = item.table()?;
         let kind = table.value::<String>(&KIND, &[])?;
-        if kind != "productive" {
+        if !KINDS.contains(&kind.as_str()) {
             let written = table.item(KIND.name)?;
             let message = match OTHER_KINDS.iter().any(|(other, _)| *other == kind) {
-                true => "this kind is not built into this version; known here: productive".to_owned(),
+                true => format!("this kind is not built into this version; known here: {}", KINDS.join(", ")),
                 false => format!("unknown kind{}", suggestion(&kind, KINDS.into_iter())),
             };
             return written.mistake(message);
         }
         let common = Common::read_keys(&table);
+        if kind == "akeneo" {
+            let settings = Akeneo::read_keys(&table);
+            let resources = read_resources(&table, &akeneo::RESOURCES, akeneo::misplaced);
+            table.finish(&OTHER_KINDS);
+            let resources = resources?;
+            return Some(Self {
+                common: common?,
+                resources: akeneo::common(&resources),
+                connector: Connector::Akeneo(settings?, resources),
+            });
+        }
         let productive = Productive::read_keys(&table);
-        let resources = read_resources(&table, &super::productive::RESOURCES);
+        let resources = read_resources(&table, &super::productive::RESOURCES, |_, _| None);
         table.finish(&OTHER_KINDS);
         Some(Self { common: common?, connector: Connector::Productive(productive?), resources: resources? })
     }
@@ -177,7 +197,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-fn read_resources(table: &Table<'_>, known: &'static [&'static str]) -> Option<BTreeMap<String, Resource>> {
+/// `misplaced` says why a setting cannot be one of this resource.
+fn read_resources<T: Value>(
+    table: &Table<'_>,
+    known: &'static [&'static str],
+    misplaced: fn(&str, &T) -> Option<&'static str>,
+) -> Option<BTreeMap<String, T>> {
     let Some(item) = table.item(RESOURCES.name) else {
         return table.defaults(RESOURCES.name, known.iter().copied());
     };
@@ -187,7 +212,11 @@ fn read_resources(table: &Table<'_>, known: &'static [&'static str]) -> Option<B
             let table = item.table()?;
             let read = table.named().map(|(name, offset, resource)| {
                 let known = check_known(&resource.context, offset, &resource.path, name, known);
-                let resource = Resource::read(&resource);
+                let item = resource;
+                let resource = T::read(&item);
+                if let Some(reason) = resource.as_ref().and_then(|resource| misplaced(name, resource)) {
+                    return item.mistake(reason);
+                }
                 known.and(resource).map(|resource| (name.to_owned(), resource))
             });
             collect_all(read)

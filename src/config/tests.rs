@@ -8,6 +8,8 @@ use super::source::{KIND, RESOURCES};
 use super::value::Value;
 use super::*;
 
+mod akeneo;
+
 const PMP: &str = r#"
 [sources.pmp]
 kind = "productive"
@@ -173,8 +175,8 @@ fn missing_keys_are_asked_for_where_their_table_stands() {
 
 #[test]
 fn kinds_and_names_are_checked() {
-    let (line, _, key, message) = only_mistake("[sources.pim]\nkind = \"akeneo\"\nzone = \"UTC\"\n");
-    assert_eq!((line, key.as_str()), (2, "sources.pim.kind"));
+    let (line, _, key, message) = only_mistake("[sources.mls]\nkind = \"reso\"\nprofile = \"mlsgrid\"\n");
+    assert_eq!((line, key.as_str()), (2, "sources.mls.kind"));
     assert!(message.contains("not built into this version"), "{message}");
     let (.., message) = only_mistake("[sources.pmp]\nkind = \"productiv\"\n");
     assert_eq!(message, "unknown kind, did you mean `productive`?");
@@ -206,11 +208,12 @@ fn what_must_not_be_public_is_refused() {
 
 #[test]
 fn every_secret_is_known_by_its_type() {
-    let found = example::secrets();
+    let found = example::secrets("productive");
     let known = ["store.password", "listen.admin.token", "sources.<name>.token", "sources.<name>.manage_token", "sources.<name>.secrets"];
     assert_eq!(found, known);
     // What the example shows as a secret's place is one of them.
     let example = example::text();
+    let (example, _) = example.split_once("# [sources.pim]").expect("the example of another kind follows");
     for line in example.lines().filter(|line| line.contains("= { credential =") && !line.contains("admin")) {
         let key = line.trim_start_matches("# ").split(' ').next().unwrap_or_default();
         assert!(found.iter().any(|secret| secret.ends_with(&format!(".{key}"))) || line.contains("A secret is never"), "{line}");
@@ -372,6 +375,7 @@ fn the_password_is_added_to_the_url_for_the_driver_alone() {
 fn example_with_source() -> String {
     let text = example::text();
     let (settings, source) = text.split_once("# [sources.pmp]\n").expect("the example has a source");
+    let (source, _) = source.split_once("\n\n").expect("another source follows");
     let source: String = source.lines().map(|line| format!("{}\n", line.strip_prefix("# ").expect("every line is commented"))).collect();
     format!("{settings}[sources.pmp]\n{source}")
 }

@@ -14,11 +14,11 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::connectors::signature;
 use crate::connectors::{
-    Absence, Column, ColumnKind, Connector, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Page, ReadError, Refusal, Registered,
-    Registration, RegistrationError, Request, ResourceSpec, Response, Unreadable, Verified,
+    Absence, Asked, Column, ColumnKind, Connector, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Overload, Page, ReadError,
+    Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Statements, Unreadable, Verified,
 };
 use crate::model::ordering::{By, Spans};
-use crate::model::{Delivery, Event, HookRequest, Key, ResourceName};
+use crate::model::{Delivery, HookRequest, Key, ResourceName};
 use crate::reconcile::Mode;
 
 mod answers;
@@ -159,6 +159,8 @@ fn spec(kind: &'static Kind, set: &ResourceOptions, options: &Options) -> Resour
         poll: set.poll.unwrap_or(DEFAULT_POLL),
         sweep: set.sweep.unwrap_or(DEFAULT_SWEEP),
         keep_deleted: set.keep_deleted.unwrap_or(options.keep_deleted),
+        parent: None,
+        values: None,
     }
 }
 
@@ -180,8 +182,17 @@ impl Connector for Productive {
         &self.feeds
     }
 
-    fn hook_policy(&self) -> HookPolicy {
-        HookPolicy { body_max: HOOK_BODY_MAX, overload_status: 503, retries_for: RETRIES_FOR, signature_header: SIGNATURE_HEADER }
+    fn hook_routes(&self) -> Vec<&'static str> {
+        HOOK_EVENTS.iter().map(|event| event.route).collect()
+    }
+
+    fn hook_policy(&self, route: &str) -> Option<HookPolicy> {
+        HOOK_EVENTS.iter().any(|event| event.route == route).then_some(HookPolicy {
+            body_max: HOOK_BODY_MAX,
+            overload: Overload::Unavailable,
+            retries_for: RETRIES_FOR,
+            signature_headers: &[SIGNATURE_HEADER],
+        })
     }
 
     fn verify(&self, request: &HookRequest, secrets: &[HookSecret], now: Timestamp) -> Result<Verified, Refusal> {
@@ -208,7 +219,7 @@ impl Connector for Productive {
         Ok(Verified { dedupe: signature::digest(&[request.route.as_bytes(), &request.body]) })
     }
 
-    fn events(&self, delivery: &Delivery) -> Result<Vec<Event>, Unreadable> {
+    fn events(&self, delivery: &Delivery) -> Result<Statements, Unreadable> {
         answers::events(self, delivery)
     }
 
@@ -220,8 +231,8 @@ impl Connector for Productive {
         requests::list(self, resource, query)
     }
 
-    fn read(&self, resource: &ResourceSpec, by: By, response: &Response) -> Result<Page, ReadError> {
-        answers::page(self, resource, by, response)
+    fn read(&self, resource: &ResourceSpec, asked: Asked<'_>, response: &Response) -> Result<Page, ReadError> {
+        answers::page(self, resource, asked.by(), response)
     }
 
     fn feed(&self, feed: &FeedSpec, since: Timestamp, cursor: Option<&str>) -> Request {

@@ -120,7 +120,7 @@ impl Hooks {
         let Some(source) = self.door.source(&head.source) else {
             return self.unknown();
         };
-        let mut attempt = Attempt { source: Arc::clone(&source), open: true };
+        let mut attempt = Attempt { source: Arc::clone(&source), route: head.route.clone(), open: true };
         match self.accept(source, head, &method, &headers, body).await {
             Ok(took) => {
                 attempt.accepted(took);
@@ -151,11 +151,11 @@ impl Hooks {
         if !is_identity(headers) {
             return Err(Refusal::Encoding);
         }
-        let bytes_max = source.body_max();
+        let bytes_max = source.body_max(&head.route);
         if content_length(headers).is_some_and(|length| length > bytes_max) {
             return Err(Refusal::TooLarge);
         }
-        source.admit().map_err(Refusal::Overload)?;
+        source.admit(&head.route).map_err(Refusal::Overload)?;
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         failpoint::reach("hook", "head_read").await?;
         let held = body::read(body, bytes_max, self.options.body_deadline, &self.budget).await?;
@@ -176,20 +176,21 @@ impl Hooks {
         unauthorized()
     }
 
-    /// The only place that says which refusal gets which answer.
     fn refuse(&self, refusal: &Refusal) -> Response {
+        let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let ours = self.options.retry_after;
         match refusal {
             Refusal::Method | Refusal::Unsigned | Refusal::Signature(_) => unauthorized(),
-            Refusal::Broken | Refusal::CallerGone => closing(StatusCode::BAD_REQUEST, "the body broke off\n"),
-            Refusal::TooSlow => closing(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n"),
-            Refusal::TooLarge => closing(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"),
-            Refusal::Encoding => closing(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body may not be encoded\n"),
-            Refusal::Overload(Overload::TooManyRequests { retry_after }) => later(StatusCode::TOO_MANY_REQUESTS, *retry_after),
-            Refusal::Overload(Overload::Unavailable { retry_after }) => later(StatusCode::SERVICE_UNAVAILABLE, *retry_after),
-            Refusal::Store(Unavailable { retry_after }) => later(StatusCode::SERVICE_UNAVAILABLE, *retry_after),
-            Refusal::NoBudget | Refusal::StoreSlow => later(StatusCode::SERVICE_UNAVAILABLE, ours),
-            Refusal::Internal => closing(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n"),
+            // Nobody is there to read it.
+            Refusal::CallerGone => closing(StatusCode::BAD_REQUEST, "the body broke off\n"),
+            Refusal::Broken => closing(status, "the body broke off\n"),
+            Refusal::TooSlow => closing(status, "the body did not arrive in time\n"),
+            Refusal::TooLarge => closing(status, "the body is too large\n"),
+            Refusal::Encoding => closing(status, "the body may not be encoded\n"),
+            Refusal::Overload(Overload::TooManyRequests { retry_after } | Overload::Unavailable { retry_after })
+            | Refusal::Store(Unavailable { retry_after }) => later(status, *retry_after),
+            Refusal::NoBudget | Refusal::StoreSlow => later(status, ours),
+            Refusal::Internal => closing(status, "internal error\n"),
         }
     }
 }
@@ -212,6 +213,7 @@ async fn settle(source: Arc<dyn SourceDoor>, head: RequestHead, held: Held, cloc
 /// A request of a known source. It reports exactly once how it ended, also when its future is dropped because the caller is gone.
 struct Attempt {
     source: Arc<dyn SourceDoor>,
+    route: String,
     open: bool,
 }
 
@@ -223,7 +225,7 @@ impl Attempt {
 
     fn refused(&mut self, status: u16, refusal: &Refusal) {
         self.open = false;
-        self.source.refused(status, refusal);
+        self.source.refused(&self.route, status, refusal);
     }
 }
 

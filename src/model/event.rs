@@ -58,4 +58,6 @@ pub struct Event {
     pub version: Option<Version>,
     /// The state that came along.
     pub push: Push,
+    /// Which way it came, as `instep_events.via` shows it: `hook`, `feed`, or the name of one of an upstream's several event systems.
+    pub via: &'static str,
 }

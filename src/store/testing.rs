@@ -92,13 +92,15 @@ pub(crate) fn read_json(fence: &Fence, key: &str, version: i64, json: &str) -> O
         version: Version::stamp(&"updated_at".into(), &at.to_string()),
         changed_at: Some(at),
         document: document(json),
+        parent: None,
+        in_scope: true,
     };
     Observed { entity, what: What::Record { by: By::Key, started: started(fence), record }, delivery: None }
 }
 
 pub(crate) fn hint(key: &str, operation: Operation) -> Observed {
     let entity = entity(key);
-    let event = Event { entity: entity.clone(), operation, version: None, push: Push::Hint };
+    let event = Event { entity: entity.clone(), operation, version: None, push: Push::Hint, via: "hook" };
     Observed { entity, what: What::Event(event), delivery: None }
 }
 

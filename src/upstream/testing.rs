@@ -16,7 +16,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Answers every request head by `answer`, one request a connection.
+    /// Answers every request, head and body, by `answer`, one request a connection.
     pub(crate) async fn start(answer: impl Fn(&str) -> Told + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
@@ -33,7 +33,7 @@ impl Fake {
         Self { url, asked }
     }
 
-    /// The heads of all requests so far.
+    /// All requests so far, head and body.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -47,6 +47,13 @@ async fn serve(mut stream: TcpStream, notes: &Mutex<Vec<String>>, answer: &(dyn 
             Err(_) => return,
         }
     }
+    let text = String::from_utf8_lossy(&head).to_lowercase();
+    let length = text.split("\r\ncontent-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse::<usize>().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    if stream.read_exact(&mut body).await.is_err() {
+        return;
+    }
+    head.extend(body);
     let head = String::from_utf8_lossy(&head).into_owned();
     let (bytes, stays) = answer(&head);
     notes.lock().unwrap_or_else(PoisonError::into_inner).push(head);

@@ -29,6 +29,7 @@ fn sharing(root: &Url, budget: ByteBudget) -> Upstream {
     let credentials: Credentials = Arc::new(|which| match which {
         Credential::Read => Ok("the-read-token".to_owned()),
         Credential::Manage => Err("manage_token is not set".to_owned()),
+        Credential::Client | Credential::Password => Err("there are no sessions".to_owned()),
     });
     Upstream::new(options, credentials).expect("a client")
 }
@@ -46,7 +47,7 @@ fn get(url: &str) -> Request {
 }
 
 async fn send(own: &Fake, request: &Request) -> Result<Response, SendError> {
-    upstream(&own.url).send(&connector(), request).await
+    upstream(&own.url).send(&connector(), None, request).await
 }
 
 #[tokio::test]
@@ -222,7 +223,7 @@ async fn silence_and_torn_answers_end_in_time_after_one_attempt() {
 async fn who_cannot_be_reached_has_counted_nothing() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let root: Url = format!("http://127.0.0.1:{gone}/").parse().expect("a URL");
-    let error = upstream(&root).send(&connector(), &get(root.as_str())).await.expect_err("nobody is there");
+    let error = upstream(&root).send(&connector(), None, &get(root.as_str())).await.expect_err("nobody is there");
     assert!(error.name() == "connect" && !error.reached(), "{error}");
 }
 
@@ -243,8 +244,8 @@ async fn an_upstream_that_answers_nothing_leaves_the_room_for_answers_to_others(
     let budget = ByteBudget::new(CAP);
     let (ailing, well) = (sharing(&silent.url, budget.clone()), sharing(&own.url, budget));
     let (connector, asked, wanted) = (connector(), get(silent.url.as_str()), get(own.url.as_str()));
-    let many = futures_util::future::join_all((0..8).map(|_| ailing.send(&connector, &asked)));
-    let (ailing, well) = futures_util::future::join(many, well.send(&connector, &wanted)).await;
+    let many = futures_util::future::join_all((0..8).map(|_| ailing.send(&connector, None, &asked)));
+    let (ailing, well) = futures_util::future::join(many, well.send(&connector, None, &wanted)).await;
     assert_eq!(well.expect("answered meanwhile").status, 200);
     assert!(ailing.iter().all(|sent| sent.as_ref().is_err_and(|error| error.name() == "timeout")));
 }
@@ -254,7 +255,7 @@ async fn a_credential_that_no_header_can_carry_is_not_sent_and_not_repeated() {
     let own = Fake::start(|_| answer(200, "own")).await;
     let credentials: Credentials = Arc::new(|_| Ok("hunter2\nx-other: header".to_owned()));
     let upstream = Upstream { credentials, ..upstream(&own.url) };
-    let error = upstream.send(&connector(), &get(own.url.as_str())).await.expect_err("it cannot be sent");
+    let error = upstream.send(&connector(), None, &get(own.url.as_str())).await.expect_err("it cannot be sent");
     assert!(matches!(error, SendError::Credential(_)) && !error.reached(), "{error:?}");
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
 }

@@ -9,11 +9,13 @@ use bytes::Bytes;
 use instep::clock::Timestamp;
 use instep::config::Config;
 use instep::connectors::productive::{Options, Productive, ResourceOptions, resource_names};
-use instep::connectors::{Connector, HookSecret, ListQuery, Request, Response};
+use instep::connectors::{Asked, Connector, HookSecret, ListQuery, Request, Response};
 use instep::model::document::{changed_fields, decode, raw_at, split_records};
 use instep::model::ordering::By;
 use instep::model::{Delivery, DeliveryId, Document, HookRequest, Json, Key, ResourceName, Shape, SourceName, Version};
 use instep::quota::headers;
+
+mod akeneo;
 
 /// What signs the seeds of `signature`.
 pub(crate) const TOKEN: &str = "11111111-2222-3333-4444-555555555555";
@@ -23,7 +25,10 @@ const ROOT: &str = "https://api.example.test/api/v2/";
 type Target = fn(&[u8]);
 
 /// The targets by name, which is also the name of their seeds' folder.
-pub(crate) const TARGETS: [(&str, Target); 9] = [
+pub(crate) const TARGETS: [(&str, Target); 12] = [
+    ("akeneo_cursor", akeneo::cursor),
+    ("akeneo_delivery", akeneo::delivery),
+    ("akeneo_page", akeneo::page),
     ("config", config),
     ("cursor", cursor),
     ("document", document),
@@ -102,7 +107,7 @@ fn envelope(data: &[u8]) {
         request: request(&routes[at].route, Vec::new(), body),
     };
     match connector.events(&delivery) {
-        Ok(events) => assert!(events.iter().all(|event| !event.entity.key.as_str().is_empty())),
+        Ok(stated) => assert!(stated.events.iter().all(|event| !event.entity.key.as_str().is_empty())),
         Err(unreadable) => assert_eq!(unreadable.raw, body, "what is set aside is what was sent"),
     }
 }
@@ -114,7 +119,9 @@ fn page(data: &[u8]) {
     let (by, body) = choice(rest, 3);
     let resource = &connector.resources()[at];
     for status in [200, 400, 403] {
-        let Ok(page) = connector.read(resource, [By::List, By::Bulk, By::Key][by], &answer(status, body)) else { continue };
+        let query = ListQuery { variant: 0, since: None, cursor: None, halvings: 0 };
+        let asked = [Asked::Page(query), Asked::Keys(&[], By::Bulk), Asked::Keys(&[], By::Key)][by];
+        let Ok(page) = connector.read(resource, asked, &answer(status, body)) else { continue };
         for record in page.records.iter().flatten() {
             let text = &*record.document.text;
             let again = Json::parse(text.as_bytes()).expect("what is stored can be read again");

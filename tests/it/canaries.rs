@@ -82,7 +82,8 @@ impl Stage {
             std::fs::create_dir(universe.folder(folder)).expect("our own folder");
         }
         let template = std::fs::read_to_string(universe.config()).expect("it was written");
-        let secrets: BTreeMap<String, String> = instep::config::example::secrets().into_iter().map(|key| (key, canary())).collect();
+        let secrets: BTreeMap<String, String> =
+            instep::config::example::secrets("productive").into_iter().map(|key| (key, canary())).collect();
         for (key, text) in &secrets {
             std::fs::write(secret_file(&universe, key), text).expect("our own folder");
         }
@@ -113,7 +114,7 @@ impl Stage {
         let _ = write!(text, "[log]\nlevel = \"trace\"\nformat = \"{format}\"\n");
         std::fs::write(self.universe.config(), &text).expect("our own folder");
         let config = instep::config::Config::load(&self.universe.config()).unwrap_or_else(|error| panic!("{error}"));
-        for key in instep::config::example::secrets().iter().filter(|key| *key != "store.password" || self.has_own_password()) {
+        for key in instep::config::example::secrets("productive").iter().filter(|key| *key != "store.password" || self.has_own_password()) {
             let path = key.replace("<name>", "pmp");
             let value = config.entries.iter().find(|entry| entry.key == path).and_then(|entry| entry.value.clone()).unwrap_or_default();
             assert!(value.contains(&format!("secrets/{}", file_name(key))), "{key} is a secret without a canary: {value}");

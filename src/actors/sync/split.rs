@@ -68,7 +68,7 @@ impl Sync {
         while let Some(part) = parts.pop_front() {
             let keys: Vec<Key> = part.iter().map(|due| due.key.clone()).collect();
             let request = self.source.connector.fetch(spec, &keys, By::Bulk);
-            match self.source.ask(cx, fence, Class::Live, &request, |response| self.source.read_bulk(spec, response)).await {
+            match self.source.ask(cx, fence, Class::Live, &request, |response| self.source.read_bulk(spec, &keys, response)).await {
                 Ok(answer) => self.apply_bulk(fence, &keys, answer.what, answer.started).await?,
                 Err((AskError::Stopping, _)) => return Ok(()),
                 Err((error, started)) if part.len() < 2 || !is_about_keys(&error) => {

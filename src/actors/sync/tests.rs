@@ -8,7 +8,6 @@ use crate::actors::journal::StoreHealth;
 use crate::actors::limiter;
 use crate::actors::source::{Brake, Process, Settings};
 use crate::clock::Clock;
-use crate::config::Secrets;
 use crate::connectors::productive::{Options, Productive, ResourceOptions};
 use crate::model::Operation;
 use crate::quota::{BreakerOptions, Concurrency, Expected, Limit, Limits, Shape, Unit};
@@ -122,7 +121,7 @@ fn source(store: &Store, fake: &Fake, brake: Brake) -> Source {
         body_max: None,
         public_url: None,
         manages_hooks: false,
-        secrets: Secrets(Vec::new()),
+        secrets: Vec::new(),
         brake,
         breaker: BreakerOptions::default(),
         patience: PATIENCE,

@@ -9,7 +9,8 @@ use super::catalog::{HOOK_EVENTS, resource_of_item};
 use super::{Productive, kind};
 use crate::clock::Timestamp;
 use crate::connectors::{
-    FeedPage, FeedRow, FeedSpec, Page, ReadError, Record, Registered, RegistrationError, ResourceSpec, Response, Unreadable, alone,
+    FeedPage, FeedRow, FeedSpec, Ignored, Page, ReadError, Record, Registered, RegistrationError, ResourceSpec, Response, Statements,
+    Unreadable, alone,
 };
 use crate::model::document::{Json, Parsed, Shape, decode, raw_at, split_records};
 use crate::model::ordering::By;
@@ -18,7 +19,7 @@ use crate::model::{Delivery, Document, Entity, Event, Key, Operation, Push, Vers
 /// Changes with every comment and every visit; stored, but no change of the record.
 const VOLATILE: &[&str] = &["/attributes/last_activity_at", "/attributes/last_seen_at"];
 
-pub(super) fn events(productive: &Productive, delivery: &Delivery) -> Result<Vec<Event>, Unreadable> {
+pub(super) fn events(productive: &Productive, delivery: &Delivery) -> Result<Statements, Unreadable> {
     let unreadable = |reason: &str| Unreadable { key: None, reason: reason.to_owned(), raw: delivery.request.body.clone() };
     let Some(hook) = HOOK_EVENTS.iter().find(|event| event.route == delivery.request.route) else {
         return Err(unreadable("the route is none of productive's"));
@@ -27,9 +28,12 @@ pub(super) fn events(productive: &Productive, delivery: &Delivery) -> Result<Vec
     let object = parsed.json.pointer("/object/data/id");
     let id = object.or_else(|| parsed.json.get("item_id")).and_then(Json::as_id);
     let key = id.and_then(|id| Key::new(id).ok()).ok_or_else(|| unreadable("the delivery names no record"))?;
-    let Some(resource) = productive.replicates(hook.resource) else { return Ok(Vec::new()) };
+    let Some(resource) = productive.replicates(hook.resource) else {
+        let ignored = vec![Ignored { resource: hook.resource, reason: "not_replicated" }];
+        return Ok(Statements { ignored, ..Statements::default() });
+    };
     let version = kind(hook.resource).and_then(|kind| version_of(kind.version, parsed.json.pointer("/object/data/attributes")));
-    Ok(vec![Event { entity: Entity { resource, key }, operation: hook.operation, version, push: Push::Hint }])
+    Ok(vec![Event { entity: Entity { resource, key }, operation: hook.operation, version, push: Push::Hint, via: "hook" }].into())
 }
 
 pub(super) fn page(productive: &Productive, resource: &ResourceSpec, by: By, response: &Response) -> Result<Page, ReadError> {
@@ -75,7 +79,7 @@ fn record(productive: &Productive, resource: &ResourceSpec, raw: &RawValue, loss
     let mut volatile: Vec<String> = VOLATILE.iter().map(|pointer| (*pointer).to_owned()).collect();
     volatile.extend(kind.version.map(|field| format!("/attributes/{field}")));
     let shape = Shape { exclude: productive.options.exclude.clone(), volatile };
-    Ok(Record { key, version, changed_at, document: Document::new(parsed, &shape, bytes) })
+    Ok(Record { key, version, changed_at, document: Document::new(parsed, &shape, bytes), parent: None, in_scope: true })
 }
 
 /// Drops relations without linkage, which say nothing; refuses a record in which one that was asked for has none, since
@@ -157,7 +161,8 @@ fn feed_row(productive: &Productive, feed: &FeedSpec, raw: &RawValue) -> Result<
     };
     let operation = if gone { Operation::Delete } else { Operation::Update };
     let entity = resource.and_then(|name| productive.replicates(name)).zip(key.and_then(Json::as_id).and_then(|id| Key::new(id).ok()));
-    let event = entity.map(|(resource, key)| Event { entity: Entity { resource, key }, operation, version: None, push: Push::Hint });
+    let event =
+        entity.map(|(resource, key)| Event { entity: Entity { resource, key }, operation, version: None, push: Push::Hint, via: "feed" });
     // A row that was recovered meanwhile is another statement than the deletion it was before.
     let id = if attribute("recovered_at").is_some() { format!("{id}/recovered") } else { id };
     Ok(FeedRow { id, at, event })

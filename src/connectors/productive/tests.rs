@@ -4,6 +4,8 @@ use super::*;
 use crate::connectors::Response;
 use crate::model::{DeliveryId, Operation, SourceName};
 
+/// The first page of everything.
+const PAGE: Asked<'static> = Asked::Page(ListQuery { variant: 0, since: None, cursor: None, halvings: 0 });
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn productive() -> Productive {
@@ -109,12 +111,12 @@ fn a_delivery_is_a_hint_whose_operation_comes_from_its_route() {
     for (route, operation) in
         [("task-created", Operation::Create), ("task-updated", Operation::Update), ("task-deleted", Operation::Delete)]
     {
-        let events = productive.events(&delivery(route, VECTOR_BODY)).expect("readable");
+        let events = productive.events(&delivery(route, VECTOR_BODY)).expect("readable").events;
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].entity.key.as_str(), events[0].operation), ("42", operation));
         assert_eq!(events[0].push, crate::model::Push::Hint);
     }
-    let archived = productive.events(&delivery("person-archived", r#"{"item_id":7}"#)).expect("readable");
+    let archived = productive.events(&delivery("person-archived", r#"{"item_id":7}"#)).expect("readable").events;
     assert_eq!((archived[0].entity.resource.as_str(), archived[0].operation), ("people", Operation::Update));
     for body in ["", "[]", "{}", r#"{"item_id":null}"#, r#"{"item_id":1,"item_id":2}"#] {
         assert!(productive.events(&delivery("task-updated", body)).is_err(), "{body}");
@@ -134,7 +136,7 @@ fn one_unreadable_record_does_not_spoil_its_page() {
         r#"{{"data":[{TASK},{{"id":"2","attributes":{{"x":1,"x":2}}}},{}],"links":{{"next":"https://elsewhere.test/tasks?page%5Bafter%5D=abc%2B"}},"meta":{{}}}}"#,
         TASK.replace(r#""project":{"data":{"type":"projects","id":"7"}}"#, r#""project":{"meta":{"included":false}}"#)
     );
-    let page = productive.read(&tasks, By::List, &answer(200, &body)).expect("a page");
+    let page = productive.read(&tasks, PAGE, &answer(200, &body)).expect("a page");
     assert_eq!(page.next.as_deref(), Some("abc+"), "the cursor is taken out of the link; the link is never followed");
     let first = page.records[0].as_ref().expect("readable");
     assert!(!first.document.text.contains("cost_default"), "excluded");
@@ -148,7 +150,7 @@ fn the_version_and_volatile_fields_are_not_in_the_hash() {
     let productive = productive();
     let tasks = resource(&productive, "tasks");
     let read = |task: &str| {
-        let page = productive.read(&tasks, By::Key, &answer(200, &format!(r#"{{"data":{task}}}"#))).expect("a page");
+        let page = productive.read(&tasks, Asked::Keys(&[], By::Key), &answer(200, &format!(r#"{{"data":{task}}}"#))).expect("a page");
         page.records.into_iter().next().expect("one").expect("readable")
     };
     let (old, new) = (read(TASK), read(&TASK.replace("19.292", "20.000")));
@@ -161,7 +163,7 @@ fn the_version_and_volatile_fields_are_not_in_the_hash() {
 fn pages_are_found_by_number_where_there_is_no_cursor() {
     let productive = productive();
     let tasks = resource(&productive, "tasks");
-    let page = |meta: &str| productive.read(&tasks, By::List, &answer(200, &format!(r#"{{"data":[],"meta":{meta}}}"#))).expect("a page");
+    let page = |meta: &str| productive.read(&tasks, PAGE, &answer(200, &format!(r#"{{"data":[],"meta":{meta}}}"#))).expect("a page");
     assert_eq!(page(r#"{"current_page":1,"total_pages":3}"#).next.as_deref(), Some("2"));
     assert_eq!(page(r#"{"current_page":3,"total_pages":3}"#).next, None);
 }
@@ -170,7 +172,7 @@ fn pages_are_found_by_number_where_there_is_no_cursor() {
 fn statuses_become_reasons_once() {
     let productive = productive();
     let tasks = resource(&productive, "tasks");
-    let read = |status, body: &str| productive.read(&tasks, By::List, &answer(status, body)).expect_err("a failure");
+    let read = |status, body: &str| productive.read(&tasks, PAGE, &answer(status, body)).expect_err("a failure");
     assert_eq!(read(400, r#"{"errors":[{"title":"Unsupported Filter"}]}"#), ReadError::Unsupported);
     assert_eq!(read(400, r#"{"errors":[{"code":"keyset_invalid_cursor"}]}"#), ReadError::CursorRefused);
     assert_eq!(read(404, ""), ReadError::NotFound);
@@ -248,7 +250,7 @@ fn ids_that_are_no_keys_spoil_their_record_alone() {
     let records =
         [linked("{\"type\":\"projects\",\"id\":\"7\"}"), linked(&too_long), linked("{\"id\":\"7\\u0000\"}"), linked("{\"id\":[]}")];
     let body = format!("{{\"data\":[{},{{\"id\":\"2\\ud800\"}}]}}", records.join(","));
-    let page = productive.read(&tasks, By::List, &answer(200, &body)).expect("a page");
+    let page = productive.read(&tasks, PAGE, &answer(200, &body)).expect("a page");
     let reasons: Vec<_> = page.records.iter().map(|record| record.as_ref().err().map(|error| error.reason.as_str())).collect();
     let no_key = Some("the relation `project` leads to no usable key");
     assert_eq!(reasons, [None, no_key, no_key, no_key, Some("the record has no usable id")]);
@@ -260,7 +262,7 @@ fn of_a_page_that_is_no_utf8_one_record_suffers() {
     let people = resource(&productive, "people");
     let body = b"{\"data\":[{\"id\":\"1\",\"attributes\":{\"title\":\"a\xffb\"}},{\"id\":\"2\",\"attributes\":{\"title\":\"c\"}}]}";
     let response = Response { body: Bytes::from_static(body), ..answer(200, "") };
-    let page = productive.read(&people, By::List, &response).expect("a page");
+    let page = productive.read(&people, PAGE, &response).expect("a page");
     let lossy: Vec<bool> = page.records.iter().map(|record| record.as_ref().expect("readable").document.lossy).collect();
     assert_eq!(lossy, [true, false]);
 }

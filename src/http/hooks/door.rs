@@ -19,17 +19,18 @@ pub trait Door: Send + Sync + 'static {
 
 /// One source, as seen from the socket. For each of its requests exactly one of [`Self::answered`] and [`Self::refused`] is called.
 pub trait SourceDoor: Send + Sync + 'static {
-    /// Longest body in bytes; the connector's default or the configuration's.
-    fn body_max(&self) -> u64;
+    /// Longest body of a delivery on this route in bytes; the connector's default or the configuration's.
+    fn body_max(&self, route: &str) -> u64;
 
-    /// Whether the request has what a signature needs (the header is present). False refuses it before its body is read.
+    /// Whether the route is one of the source's and the request has what a signature needs (the header is present). False refuses it
+    /// before its body is read.
     fn precheck(&self, head: &RequestHead) -> bool;
 
-    /// Whether the backlog has room, by the connector's policy. Asked before the body is read; must not block.
+    /// Whether the backlog has room, by the connector's policy for the route. Asked before the body is read; must not block.
     ///
     /// # Errors
     /// The answer to give instead.
-    fn admit(&self) -> Result<(), Overload>;
+    fn admit(&self, route: &str) -> Result<(), Overload>;
 
     /// Checks the signature over the raw body. May read the secrets once more; must end by itself, for it holds the body in memory.
     fn verify(&self, head: RequestHead, body: Bytes, now: Timestamp) -> BoxFuture<'_, Verdict>;
@@ -42,8 +43,8 @@ pub trait SourceDoor: Send + Sync + 'static {
     fn answered(&self, status: u16, took: Duration);
 
     /// A request was refused, or its caller was gone before the acknowledgement. To be counted durably, and to open a gap where the
-    /// upstream does not retry. Must not block.
-    fn refused(&self, status: u16, refusal: &Refusal);
+    /// upstream does not retry what comes on this route. Must not block.
+    fn refused(&self, route: &str, status: u16, refusal: &Refusal);
 }
 
 /// The head of a request to `/hooks/{source}/{route}?{query}`, nothing of it trusted.
@@ -147,6 +148,22 @@ pub enum Refusal {
 impl Refusal {
     /// The status under which callers are counted who were gone before an answer; never sent.
     pub const STATUS_CALLER_GONE: u16 = 499;
+
+    /// The status of the answer: the only place that says which refusal gets which.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Method | Self::Unsigned | Self::Signature(_) => 401,
+            Self::Broken => 400,
+            Self::TooSlow => 408,
+            Self::TooLarge => 413,
+            Self::Encoding => 415,
+            Self::Overload(Overload::TooManyRequests { .. }) => 429,
+            Self::Overload(Overload::Unavailable { .. }) | Self::Store(_) | Self::NoBudget | Self::StoreSlow => 503,
+            Self::CallerGone => Self::STATUS_CALLER_GONE,
+            Self::Internal => 500,
+        }
+    }
 
     /// A short, constant name for metrics and logs.
     #[must_use]

@@ -50,7 +50,7 @@ impl Door for FakeDoor {
 }
 
 impl SourceDoor for Fake {
-    fn body_max(&self) -> u64 {
+    fn body_max(&self, _route: &str) -> u64 {
         BODY_MAX
     }
 
@@ -58,7 +58,7 @@ impl SourceDoor for Fake {
         head.header("x-signature").is_some()
     }
 
-    fn admit(&self) -> Result<(), Overload> {
+    fn admit(&self, _route: &str) -> Result<(), Overload> {
         self.overload.lock().expect("no panic under the lock").map_or(Ok(()), Err)
     }
 
@@ -91,7 +91,7 @@ impl SourceDoor for Fake {
         self.ended.lock().expect("no panic under the lock").push((status, "answered"));
     }
 
-    fn refused(&self, status: u16, refusal: &Refusal) {
+    fn refused(&self, _route: &str, status: u16, refusal: &Refusal) {
         self.ended.lock().expect("no panic under the lock").push((status, refusal.name()));
     }
 }

@@ -85,7 +85,8 @@ fn remove(json: &mut Json, segments: &[String]) -> usize {
 }
 
 /// Whether `text` is `pattern`, where each `*` stands for any text.
-fn glob(pattern: &str, text: &str) -> bool {
+#[must_use]
+pub fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let Some(text) = text.strip_prefix(head) else { return false };
     let mut parts: Vec<&str> = tail.split('*').collect();

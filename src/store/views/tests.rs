@@ -31,6 +31,8 @@ fn spec(name: &str, columns: &[(&str, ColumnKind)]) -> ResourceSpec {
         poll: hour,
         sweep: hour,
         keep_deleted: hour,
+        parent: None,
+        values: None,
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) fn configurations(stage: &mut Stage) {
     let base = "[sources.pmp]\nkind = \"productive\"\norganization = 435\n";
     let token = "token = { env = \"TOKEN\" }\n";
     let secrets: Vec<(String, String)> =
-        instep::config::example::secrets().into_iter().map(|key| (key.clone(), stage.secret(&key))).collect();
+        instep::config::example::secrets("productive").into_iter().map(|key| (key.clone(), stage.secret(&key))).collect();
     for (key, secret) in &secrets {
         let (table, name) = key.rsplit_once('.').expect("a path");
         let table = table.replace("<name>", "pmp");

@@ -1,0 +1,109 @@
+//! Deliveries between the edge and the intake: what is let in, and what it states.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::model::Event;
+
+/// A request whose signature held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// What identifies a repetition while the original is pending.
+    pub dedupe: String,
+}
+
+/// Why a request is not let in. All look the same from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// The signature header is missing or malformed.
+    #[error("no usable signature")]
+    Unsigned,
+    /// No secret matches.
+    #[error("no secret matches the signature")]
+    Mismatch,
+    /// The route is none of this source's.
+    #[error("the route is unknown")]
+    Route,
+}
+
+/// A secret by which deliveries are verified, with the route it belongs to (`None`: any).
+#[derive(Clone, PartialEq, Eq)]
+pub struct HookSecret {
+    /// The route it was issued for.
+    pub route: Option<String>,
+    /// The secret. Never printed.
+    pub text: String,
+}
+
+impl std::fmt::Debug for HookSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HookSecret").field("route", &self.route).finish_non_exhaustive()
+    }
+}
+
+/// What the edge does while the backlog is above its mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overload {
+    /// Goes on accepting, down to the disk floor: this upstream never sends a refused delivery again.
+    Accept,
+    /// 429, for upstreams that slow down at it.
+    TooManyRequests,
+    /// 503, for upstreams that take a 429 as a failure of theirs.
+    Unavailable,
+}
+
+/// How the edge treats the deliveries of one route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HookPolicy {
+    /// Largest body in bytes.
+    pub body_max: u64,
+    /// What it does with too large a backlog.
+    pub overload: Overload,
+    /// How long the upstream sends a refused delivery again by itself. Zero: never, so that every refusal opens a gap.
+    pub retries_for: Duration,
+    /// A request without any of these headers (lower case) is refused before its body is read.
+    pub signature_headers: &'static [&'static str],
+}
+
+/// What a verified delivery states.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statements {
+    /// What happened to records of ours.
+    pub events: Vec<Event>,
+    /// What is acknowledged and left alone.
+    pub ignored: Vec<Ignored>,
+    /// What it says about the deliveries themselves.
+    pub flow: Option<Flow>,
+    /// Why a part of it could not be read: the delivery goes into quarantine once the rest is worked in.
+    pub unreadable: Option<String>,
+}
+
+impl From<Vec<Event>> for Statements {
+    fn from(events: Vec<Event>) -> Self {
+        Self { events, ..Self::default() }
+    }
+}
+
+/// An event that is none of ours. Both texts are constants, for they become labels of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// What it is about, as far as we know the kind.
+    pub resource: &'static str,
+    /// Why it is left alone.
+    pub reason: &'static str,
+}
+
+/// What an upstream says about its deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// From this moment on they are lost.
+    Lost {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// They come again.
+    Again {
+        /// Since when.
+        since: Timestamp,
+    },
+}
