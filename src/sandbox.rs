@@ -3,4 +3,12 @@
 //! A sandbox is judged against the vendor's contract, never against our reading of it: it imports nothing of this crate but
 //! [`crate::clock`], so that a mistake made in `quota`, `connectors` or `reconcile` cannot repeat itself here.
 
+mod dice;
+mod faults;
+mod wire;
+
+#[cfg(test)]
+mod testing;
+
+pub mod akeneo;
 pub mod productive;

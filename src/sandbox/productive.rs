@@ -12,8 +12,6 @@ mod catalog;
 mod changes;
 mod churn;
 mod control;
-mod dice;
-mod faults;
 mod hooks;
 mod limits;
 mod list;
@@ -37,6 +35,7 @@ use tokio::net::TcpListener;
 
 pub use self::options::{Faults, Options, OverCap, Plan};
 use self::state::State;
+use super::{dice, faults, wire};
 use crate::clock::Clock;
 
 /// Why a sandbox could not start.

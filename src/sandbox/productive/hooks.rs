@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::catalog::Collection as C;
 use super::faults::Injector;
 use super::moment::date_time;
-use super::options::{Options, OverCap};
+use super::options::{Faults, Options, OverCap};
 use super::render::{Linkage, Renderer};
 use super::state::State;
 use super::world::Record;
@@ -96,7 +96,7 @@ impl Outbox {
     }
 
     /// Queues a happening for every webhook of the event, with the faults in force; the latest due time.
-    pub(super) fn queue(&mut self, event: u32, happening: &Arc<Happening>, injector: &mut Injector) -> Option<i64> {
+    pub(super) fn queue(&mut self, event: u32, happening: &Arc<Happening>, injector: &mut Injector<Faults>) -> Option<i64> {
         let wanted = |webhook: &Webhook| webhook.event_id == event && !webhook.deactivated;
         let webhooks: Vec<u32> = self.webhooks.iter().filter(|(_, webhook)| wanted(webhook)).map(|(id, _)| *id).collect();
         let mut latest = None;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::faults::Shares;
+
 /// What a capped webhook does with deliveries over its cap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum OverCap {
@@ -221,9 +223,8 @@ impl Default for Faults {
     }
 }
 
-impl Faults {
-    /// How strongly each kind is configured; 0 is not at all.
-    pub(super) fn shares(&self) -> BTreeMap<&'static str, f64> {
+impl Shares for Faults {
+    fn shares(&self) -> BTreeMap<&'static str, f64> {
         BTreeMap::from([
             ("hooks_lost", self.hooks_lost),
             ("hooks_duplicated", self.hooks_duplicated),
@@ -238,7 +239,9 @@ impl Faults {
             ("lost_permission", if self.lost_permission.is_empty() { 0.0 } else { 1.0 }),
         ])
     }
+}
 
+impl Faults {
     /// How long ago the state is that a read shows.
     pub(super) fn lag_us(&self, by_key: bool) -> Option<i64> {
         let shown = self.read_lag_ms > 0 && (!by_key || self.read_lag_all);

@@ -1,18 +1,12 @@
 //! The HTTP side: who may ask, what a faulty network makes of it, and the answers.
 
-use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -21,42 +15,20 @@ use super::limits::Exceeded;
 use super::list;
 use super::query::{self, Manners, Refusal};
 use super::state::State;
+use super::wire::{self, Body};
 use super::{control, render};
-
-pub(super) type Body = BoxBody<Bytes, io::Error>;
 
 /// Registrations and control requests are small.
 const BODY_BYTES_MAX: usize = 1 << 20;
 const PREFIX: &str = "/api/v2/";
+const CONTENT_TYPE: &str = "application/vnd.api+json; charset=utf-8";
 /// Comparisons read the true state with this header, outside of limits, faults and counts.
 const OBSERVER: &str = "x-sandbox-observer";
 
 /// Accepts connections until the sandbox stops.
 pub(super) async fn accept(state: Arc<State>, listener: TcpListener) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = state.stop.cancelled() => return,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of descriptors: wait for some to be given back.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let state_of_connection = Arc::clone(&state);
-        state.tasks.spawn(async move {
-            let state = state_of_connection;
-            let service = service_fn(|request| handle(Arc::clone(&state), request));
-            let connection =
-                hyper::server::conn::http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                // A broken connection is the client's business.
-                _ = connection => {}
-                () = state.stop.cancelled() => {}
-            }
-        });
-    }
+    let (tasks, stop) = (state.tasks.clone(), state.stop.clone());
+    wire::accept(listener, &tasks, &stop, move |request| handle(Arc::clone(&state), request)).await;
 }
 
 /// An answer before it is written.
@@ -124,10 +96,10 @@ impl Call {
     }
 }
 
-async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn handle(state: Arc<State>, request: Request<Incoming>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
-        return Ok(respond(Answer::from(Refusal::new(413, "Payload Too Large", "The body is too large"))));
+        return respond(Answer::from(Refusal::new(413, "Payload Too Large", "The body is too large")));
     };
     let call = Call {
         observer: parts.headers.contains_key(OBSERVER),
@@ -138,16 +110,16 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         body: body.to_bytes(),
     };
     if let Some(verb) = call.path.strip_prefix("/__sandbox/") {
-        return Ok(respond(control::answer(&state, &call.method, verb, &call.query, &call.body).await));
+        return respond(control::answer(&state, &call.method, verb, &call.query, &call.body).await);
     }
     if call.observer {
-        return Ok(respond(answer(&state, &call).unwrap_or_else(Answer::from)));
+        return respond(answer(&state, &call).unwrap_or_else(Answer::from));
     }
     // A server does not notice that its client has gone: what it has read it works off.
     let running = Arc::clone(&state);
     let served = state.tasks.spawn(async move { running.stop.run_until_cancelled(served(&running, &call)).await });
     let stopped = || respond(Answer::from(Refusal::new(503, "Service Unavailable", "The server stops")));
-    Ok(served.await.ok().flatten().unwrap_or_else(stopped))
+    served.await.ok().flatten().unwrap_or_else(stopped)
 }
 
 /// One request of a client: admitted or refused, disturbed, answered, booked and counted.
@@ -189,7 +161,7 @@ async fn served(state: &Arc<State>, call: &Call) -> Response<Body> {
     *inner.counts.requests.entry(key).or_default() += 1;
     drop(inner);
     match cut {
-        Some(random) => truncated(&answer, random),
+        Some(random) => wire::truncated(answer.status, CONTENT_TYPE, answer.body.unwrap_or_default(), random),
         None => respond(answer),
     }
 }
@@ -325,37 +297,12 @@ fn write(state: &State, call: &Call, id: Option<&str>) -> Result<Answer, Refusal
 }
 
 fn respond(answer: Answer) -> Response<Body> {
-    let mut response = Response::builder().status(status(answer.status));
+    let mut response = Response::builder().status(wire::status(answer.status));
     if answer.body.is_some() {
-        response = response.header("content-type", "application/vnd.api+json; charset=utf-8");
+        response = response.header("content-type", CONTENT_TYPE);
     }
     if let Some(seconds) = answer.reset_s {
         response = response.header("x-ratelimit-reset", seconds);
     }
-    let body = Full::new(Bytes::from(answer.body.unwrap_or_default())).map_err(|never| match never {}).boxed();
-    response.body(body).expect("the headers are fixed and valid")
-}
-
-/// Half an answer: either the connection breaks in the middle, or the server itself sent half a document.
-fn truncated(answer: &Answer, random: u64) -> Response<Body> {
-    let whole = Bytes::from(answer.body.clone().unwrap_or_default());
-    let half = whole.slice(..whole.len() / 2);
-    let response = Response::builder().status(status(answer.status)).header("content-type", "application/vnd.api+json; charset=utf-8");
-    let body = if random.is_multiple_of(2) {
-        // The pause lets the head and the first half leave before the connection breaks.
-        let cut = async {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            Err(io::Error::from(io::ErrorKind::ConnectionAborted))
-        };
-        let first = futures_util::stream::iter([Ok(Frame::data(half))]);
-        BodyExt::boxed(StreamBody::new(first.chain(futures_util::stream::once(cut))))
-    } else {
-        Full::new(half).map_err(|never| match never {}).boxed()
-    };
-    let response = if random.is_multiple_of(2) { response.header("content-length", whole.len()) } else { response };
-    response.body(body).expect("the headers are fixed and valid")
-}
-
-fn status(code: u16) -> StatusCode {
-    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    response.body(wire::whole(answer.body.unwrap_or_default())).expect("the headers are fixed and valid")
 }

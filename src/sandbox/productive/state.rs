@@ -39,7 +39,7 @@ pub(super) struct Inner {
     pub(super) world: World,
     pub(super) renderer: Renderer,
     pub(super) limits: Limits,
-    pub(super) injector: Injector,
+    pub(super) injector: Injector<Faults>,
     pub(super) outbox: Outbox,
     pub(super) changes: Vec<Change>,
     pub(super) churn: Churn,

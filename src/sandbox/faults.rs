@@ -2,24 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::dice::{happens, mix};
-use super::options::Faults;
+
+/// The faults that one kind of sandbox knows.
+pub(super) trait Shares: Clone + Serialize + DeserializeOwned {
+    /// How strongly each kind is configured; 0 is not at all.
+    fn shares(&self) -> BTreeMap<&'static str, f64>;
+}
 
 /// The faults in force, and their record. The n-th draw of a kind depends on the seed, the kind and n alone.
 #[derive(Debug)]
-pub(super) struct Injector {
+pub(super) struct Injector<F> {
     seed: u64,
-    pub(super) faults: Faults,
+    pub(super) faults: F,
     drawn: BTreeMap<&'static str, u64>,
     counts: BTreeMap<&'static str, u64>,
     /// The highest share each kind ever had.
     configured: BTreeMap<&'static str, f64>,
 }
 
-impl Injector {
-    pub(super) fn new(seed: u64, faults: Faults) -> Self {
+impl<F: Shares> Injector<F> {
+    pub(super) fn new(seed: u64, faults: F) -> Self {
         let configured = faults.shares();
         Self { seed, faults, drawn: BTreeMap::new(), counts: BTreeMap::new(), configured }
     }
@@ -83,6 +90,7 @@ fn drawn(kind_seed: u64, index: u64, mixed: u64, share: f64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::productive::Faults;
     use super::*;
 
     #[test]
