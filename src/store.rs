@@ -8,6 +8,7 @@
 
 mod answers;
 mod apply;
+mod cascade;
 mod connect;
 mod deliveries;
 mod error;
@@ -36,6 +37,7 @@ mod views;
 
 pub use answers::AnswerCount;
 pub use apply::{Applied, Batch, DeliveryEnd, LearnedBy, Observed, ResourceRules, What};
+pub use cascade::Walked;
 pub use connect::{Engine, Options, Store};
 pub use deliveries::{Backlog, Journaled, PendingDelivery};
 pub use error::{Error, Kind};

@@ -12,6 +12,7 @@ use crate::store::{
     RetentionOptions, Store, What,
 };
 
+mod cascades;
 mod order;
 mod rivals;
 
