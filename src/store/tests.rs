@@ -15,6 +15,7 @@ use crate::store::{
 mod cascades;
 mod order;
 mod rivals;
+mod told;
 
 const NUMBERS: &str = "select number as v from instep_change order by number";
 
