@@ -12,6 +12,7 @@ use crate::config::Config;
 mod client;
 
 pub mod check;
+pub mod coverage;
 pub mod decode;
 pub mod demo;
 pub mod hooks;
@@ -61,6 +62,8 @@ enum Verb {
     Decode(decode::Args),
     /// Show how the running daemon stands, what is wrong first
     Status(status::Args),
+    /// Show which way of events told what, and what only passes found
+    Coverage(coverage::Args),
     /// Bring the store's schema up to date without running
     Migrate(migrate::Args),
     /// Prove the main job on a fake organisation: hooks only, passes only, both with faults
@@ -86,6 +89,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Hooks(args) => hooks::run(&args),
         Verb::Decode(args) => decode::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Coverage(args) => coverage::run(&args),
         Verb::Migrate(args) => migrate::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Sandbox(args) => sandbox::run(&args),

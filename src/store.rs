@@ -8,7 +8,9 @@
 
 mod answers;
 mod apply;
+mod cascade;
 mod connect;
+mod coverage;
 mod deliveries;
 mod error;
 mod feeds;
@@ -36,7 +38,9 @@ mod views;
 
 pub use answers::AnswerCount;
 pub use apply::{Applied, Batch, DeliveryEnd, LearnedBy, Observed, ResourceRules, What};
+pub use cascade::Walked;
 pub use connect::{Engine, Options, Store};
+pub use coverage::{Coverage, Covered, Lead};
 pub use deliveries::{Backlog, Journaled, PendingDelivery};
 pub use error::{Error, Kind};
 pub use feeds::{FeedCursor, FeedStep};

@@ -8,6 +8,7 @@ use sea_orm_migration::prelude::*;
 pub use sea_orm_migration::MigratorTrait;
 
 mod m0001_tables;
+mod m0002_parents;
 
 /// The steps in their order.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_tables::Tables)]
+        vec![Box::new(m0001_tables::Tables), Box::new(m0002_parents::Parents)]
     }
 
     fn migration_table_name() -> DynIden {

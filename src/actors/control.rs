@@ -9,6 +9,7 @@ use super::ask::{Answer, guarded};
 use super::keeper::HooksError;
 use super::source::Source;
 use super::status::Desk;
+use crate::clock::Timestamp;
 use crate::connectors::{Asked, HookSecret, ListQuery, ResourceSpec};
 use crate::http::BoxFuture;
 use crate::http::admin::{Control, ControlError};
@@ -28,6 +29,7 @@ impl Control for Desk {
                 "hooks" => self.hooks(source, &request).await,
                 "probe" => self.probe(source).await,
                 "decode" => self.decode(source, &request).await,
+                "coverage" => self.coverage(source, &request).await,
                 _ => Err(ControlError::Unknown),
             }
         })
@@ -64,6 +66,15 @@ impl Desk {
             resources.insert(spec.name.to_string(), probe_one(source, &cx, &fence, spec).await);
         }
         Ok(json!({ "resources": resources }))
+    }
+
+    /// Which way of events told what since an instant.
+    async fn coverage(&self, source: &Source, request: &Value) -> Result<Value, ControlError> {
+        let since = Timestamp::parse(text(request, "since"));
+        let since = since.ok_or_else(|| ControlError::Invalid("since is an instant in RFC 3339".into()))?;
+        let coverage = self.store.coverage(&source.name, since).await.map_err(unavailable)?;
+        let store::Coverage { ways, rows } = coverage;
+        Ok(json!({ "source": source.name.as_str(), "since": since.to_string(), "ways": ways, "rows": rows }))
     }
 
     /// What a delivery would do to the replica as it stands; changes nothing.

@@ -2,17 +2,19 @@
 //!
 //! Bulk before single: the due marks of the resource go into one read of up to `bulk` keys. The permit comes first and the keys
 //! are chosen after it, so that whatever gathers while the limiter holds us back goes into the same request. Keys that a bulk
-//! read did not hold are read alone, and what is then not found goes through the removal budget ([`removal`]). While the view of
-//! the resource is lost nothing but that view is looked for ([`view`]).
+//! read did not hold are read alone, and what is then not found goes through the removal budget ([`removal`]); only where the
+//! removal of what stands above them is one witness, a second bulk read is the other. While the view of the resource is lost
+//! nothing but that view is looked for ([`view`]). Before it looks at marks, a step marks the next children of what changed or went.
 //!
 //! Everything it knows is in the marks: a new incarnation continues with them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use super::ask::AskError;
+use super::ask::{Answer, AskError};
 use super::source::Source;
 use crate::clock::{Timestamp, set_by};
 use crate::connectors::{Page, ReadError, ResourceSpec, Response, Unreadable};
@@ -89,11 +91,14 @@ impl Work for Sync {
 impl Sync {
     async fn look(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Result<Rest, crate::store::Error> {
         self.redate(fence).await?;
+        let idle = if self.descend(fence, spec).await? { Duration::ZERO } else { LOOK_EVERY };
         let store = &self.source.store;
         let now = self.source.clock.now();
-        let Some(due_at) = store.next_due(&self.source.name, &self.resource).await? else { return Ok(Rest::For(LOOK_EVERY)) };
-        if due_at > now {
-            return Ok(Rest::For(due_at.since(now).min(LOOK_EVERY)));
+        let due_at = store.next_due(&self.source.name, &self.resource).await?;
+        match due_at.map_or(LOOK_EVERY, |due_at| due_at.since(now)).min(idle) {
+            Duration::ZERO if due_at.is_some_and(|due_at| due_at <= now) => {}
+            Duration::ZERO => return Ok(Rest::Again),
+            wait => return Ok(Rest::For(wait)),
         }
         let is_bulk = spec.bulk > 1 && !store.progress(&self.source.name, &self.resource).await?.bulk_unsupported;
         let due = store.due_marks(&self.source.name, &self.resource, now, spec.bulk as u64).await?;
@@ -122,6 +127,19 @@ impl Sync {
             return Ok(Rest::For(left));
         }
         self.read_together(cx, fence, spec).await
+    }
+
+    /// Marks the next children of what changed or went above them; whether there are more.
+    async fn descend(&self, fence: &Fence, spec: &ResourceSpec) -> Result<bool, crate::store::Error> {
+        if spec.parent.is_none() {
+            return Ok(false);
+        }
+        let others = self.source.connector.resources().iter();
+        let below: Vec<ResourceName> =
+            others.filter(|other| other.parent.as_ref() == Some(&self.resource)).map(|other| other.name.clone()).collect();
+        let walked = self.source.store.walk_cascades(fence, &self.resource, &below).await?;
+        self.source.wake(&walked.below);
+        Ok(walked.more)
     }
 
     /// A wall clock that is set makes marks wait too long, or counts a lag as over that is not: they are dated anew.
@@ -165,7 +183,7 @@ impl Sync {
         let request = self.source.connector.fetch(spec, &keys, By::Bulk);
         let read = |response: &Response| source.read_bulk(spec, &keys, response);
         match self.source.send(cx, fence, (permit, Class::Live), &request, read).await {
-            Ok(answer) => self.apply_bulk(fence, &keys, answer.what, answer.started).await?,
+            Ok(answer) => self.apply_bulk(cx, fence, spec, &due, answer).await?,
             Err((error, started)) => self.bulk_failed(cx, fence, spec, due, started, &error).await?,
         }
         Ok(Rest::Again)
@@ -178,17 +196,27 @@ impl Sync {
         Ok(due.into_iter().filter(|due| !due.by_key).collect())
     }
 
-    async fn apply_bulk(&self, fence: &Fence, keys: &[Key], page: Page, started: Started) -> Result<(), crate::store::Error> {
+    async fn apply_bulk(
+        &self,
+        cx: &Context,
+        fence: &Fence,
+        spec: &ResourceSpec,
+        due: &[DueMark],
+        answer: Answer<Page>,
+    ) -> Result<(), crate::store::Error> {
+        let Answer { what: page, started, .. } = answer;
         let mut observations = observed(&self.resource, By::Bulk, page, started);
-        let found: std::collections::HashSet<Key> = observations.iter().map(|seen| seen.entity.key.clone()).collect();
-        let missing = keys.iter().filter(|key| !found.contains(*key));
-        observations.extend(missing.map(|key| Observed {
-            entity: Entity { resource: self.resource.clone(), key: key.clone() },
+        let found: HashSet<Key> = observations.iter().map(|seen| seen.entity.key.clone()).collect();
+        let missing = due.iter().filter(|due| !found.contains(&due.key)).cloned();
+        let (absent, missing): (Vec<_>, Vec<_>) = missing.partition(|due| confirms(due, started, spec));
+        observations.extend(missing.into_iter().map(|due| Observed {
+            entity: Entity { resource: self.resource.clone(), key: due.key },
             what: What::Missing { started },
             delivery: None,
         }));
         self.source.apply(fence, LearnedBy::Mark, observations).await?;
-        Ok(())
+        let absent: Vec<_> = absent.into_iter().map(|due| (due, started)).collect();
+        if absent.is_empty() { Ok(()) } else { self.remove(cx, fence, spec, absent).await }
     }
 
     async fn read_alone(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, due: Vec<DueMark>) -> Result<(), crate::store::Error> {
@@ -240,6 +268,13 @@ impl Sync {
         let not_before = self.source.clock.now().plus(delay);
         self.source.store.defer_marks(fence, &self.resource, &keys, not_before, &error.to_string()).await
     }
+}
+
+/// Whether a bulk read that did not hold a key is the second witness of its absence, after the removal of what stands above it: it
+/// was begun `read_lag` after the first that missed it, for two answers of one index agree however often they are repeated.
+fn confirms(due: &DueMark, started: Started, spec: &ResourceSpec) -> bool {
+    let first = due.missing_since.filter(|first| *first <= started.at);
+    due.cascade && first.is_some_and(|first| started.at.since(first) >= spec.spans.read_lag)
 }
 
 /// The observations of a page; what cannot be read and has no key says nothing about any entity.

@@ -108,6 +108,15 @@ impl Productive {
         Ok(Self { options, resources, feeds })
     }
 
+    /// As if records of `resource` stood below those of `parent`; for tests of what such connectors need.
+    #[cfg(test)]
+    pub(crate) fn stand_below(mut self, resource: &ResourceName, parent: &ResourceName) -> Self {
+        for spec in self.resources.iter_mut().filter(|spec| spec.name == *resource) {
+            spec.parent = Some(parent.clone());
+        }
+        self
+    }
+
     /// The relations that every read of `kind` asks for.
     fn relations<'a>(&'a self, kind: &'a Kind) -> impl Iterator<Item = &'a str> {
         let set = self.options.resources.iter().find(|(name, _)| name == kind.name).map(|(_, set)| set);

@@ -107,6 +107,8 @@ pub enum Observation {
         version: Option<Version>,
         /// Hash of its document.
         hash: Hash,
+        /// Whether the source is to hold it in this state. If not, it is weighed as any state is, but leaves a tombstone.
+        in_scope: bool,
     },
     /// A key that a list or bulk read should have held and did not.
     Missing {
@@ -186,6 +188,8 @@ pub enum Reason {
     Again,
     /// Will be looked at again, by key: no list and no bulk read can tell.
     Confirm,
+    /// Not to be held, and not held.
+    OutOfScope,
 }
 
 impl Reason {
@@ -201,6 +205,7 @@ impl Reason {
             Self::Removed => "removed",
             Self::Again => "again",
             Self::Confirm => "confirm",
+            Self::OutOfScope => "out_of_scope",
         }
     }
 }

@@ -17,7 +17,10 @@ use crate::store::passes::PassStep;
 
 mod fold;
 mod load;
+mod overtaken;
 mod write;
+
+pub(crate) use fold::rested;
 
 /// How we came to know something; stored in change rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +115,8 @@ pub struct ResourceRules {
     pub keep_deleted: Duration,
     /// JSON pointers of the maps whose entries are named in `changed`.
     pub roots: Vec<String>,
+    /// The resource of the records above its own.
+    pub parent: Option<ResourceName>,
 }
 
 impl ResourceRules {
@@ -123,7 +128,7 @@ impl ResourceRules {
         if roots.is_empty() {
             roots.insert(String::new());
         }
-        Self { spans: spec.spans, keep_deleted: spec.keep_deleted, roots: roots.into_iter().collect() }
+        Self { spans: spec.spans, keep_deleted: spec.keep_deleted, roots: roots.into_iter().collect(), parent: spec.parent.clone() }
     }
 }
 
@@ -180,7 +185,7 @@ pub struct Applied {
     pub first_number: Option<i64>,
     /// Verdicts by resource and reason.
     pub counts: HashMap<(ResourceName, Reason), u64>,
-    /// Resources that have new or renewed marks.
+    /// Resources that have new or renewed marks, or will have because of what stands above their rows.
     pub marks_set: BTreeSet<ResourceName>,
     /// Records put into quarantine.
     pub quarantined: u64,
@@ -214,11 +219,13 @@ impl Store {
         for observed in &batch.observations {
             fold.weigh(observed)?;
         }
-        let done = fold.finish();
+        overtaken::mark(&tx, fence.source(), &mut fold).await?;
+        let mut done = fold.finish();
         if !done.changes.is_empty() {
             fence.allocate(&tx, i64::try_from(done.changes.len()).unwrap_or(i64::MAX)).await?;
         }
-        write::all(&tx, fence, batch, &done, now).await?;
+        let descents = write::all(&tx, fence, batch, &done, now).await?;
+        done.applied.marks_set.extend(descents);
         tx.commit().await?;
         Ok(done.applied)
     }

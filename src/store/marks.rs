@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use crate::clock::Timestamp;
 use crate::model::ordering::Mark;
 use crate::model::{Entity, Key, ResourceName, SourceName};
-use crate::store::connect::{Lane, Store};
+use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::{Error, Kind};
 use crate::store::fence::Fence;
 use crate::store::rows::{MARK_COLUMNS, MarkRow};
@@ -25,17 +25,20 @@ const HINT_AHEAD_MAX: Duration = Duration::from_secs(2);
 pub enum MarkReason {
     /// A finished sweep did not see it.
     Suspect,
-    /// Its parent was removed.
+    /// What stands above it was removed.
     Cascade,
+    /// What stands above it changed.
+    Parent,
     /// An operator asks.
     Refresh,
 }
 
 impl MarkReason {
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Suspect => "suspect",
             Self::Cascade => "cascade",
+            Self::Parent => "parent",
             Self::Refresh => "refresh",
         }
     }
@@ -52,6 +55,8 @@ pub struct DueMark {
     pub attempts: u32,
     /// Only a read by key can tell: a list or bulk read cannot revive, confirm absence or rewind.
     pub by_key: bool,
+    /// What stands above it was removed: a second bulk read confirms its absence, and no read by key is needed.
+    pub cascade: bool,
     /// When a list or bulk read first missed it.
     pub missing_since: Option<Timestamp>,
     /// Its removal waits for the removal budget or an operator.
@@ -175,54 +180,14 @@ impl Store {
     async fn mark_once(&self, fence: &Fence, entities: &[Entity], reason: MarkReason) -> Result<(), Error> {
         let tx = self.begin(Lane::Work, "set_marks").await?;
         fence.lock(&tx).await?;
-        let now = self.now().0;
-        let tick = fence.tick();
-        let missing: Option<i64> = (reason == MarkReason::Suspect).then_some(now);
-        for group in groups(entities) {
-            let mut insert = Query::insert();
-            insert.into_table("instep_mark").columns([
-                "source",
-                "resource",
-                "key",
-                "reason",
-                "versionless",
-                "announced_delete",
-                "last_hint_at",
-                "tick_epoch",
-                "tick_counter",
-                "attempts",
-                "not_before",
-                "missing_since",
-                "confirm",
-                "held",
-            ]);
-            for entity in group {
-                let values: [Value; 14] = [
-                    fence.source().as_str().into(),
-                    entity.resource.as_str().into(),
-                    entity.key.as_str().into(),
-                    reason.as_str().into(),
-                    true.into(),
-                    false.into(),
-                    now.into(),
-                    tick.epoch.into(),
-                    tick.counter.into(),
-                    0_i64.into(),
-                    now.into(),
-                    missing.into(),
-                    false.into(),
-                    false.into(),
-                ];
-                insert.values_panic(values.into_iter().map(Expr::val));
-            }
-            // An open mark keeps its hints; it is renewed, and due at once.
-            let renewed = ["versionless", "last_hint_at", "tick_epoch", "tick_counter", "not_before", "attempts"];
-            let mut conflict = OnConflict::columns(["source", "resource", "key"]);
-            conflict.update_columns(renewed);
-            conflict.value("missing_since", Expr::cust("coalesce(instep_mark.missing_since, excluded.missing_since)"));
-            insert.on_conflict(conflict);
-            tx.db.execute(&insert).await?;
-        }
+        let now = self.now();
+        let fresh = |entity: &Entity| Fresh { entity: entity.clone(), announced_delete: false, not_before: now.0 };
+        let fresh: Vec<Fresh> = entities.iter().map(fresh).collect();
+        // An open mark keeps its hints; it is renewed, and due at once.
+        let mut renewed = OnConflict::columns(["source", "resource", "key"]);
+        renewed.update_columns(["versionless", "last_hint_at", "tick_epoch", "tick_counter", "not_before", "attempts"]);
+        renewed.value("missing_since", Expr::cust("coalesce(instep_mark.missing_since, excluded.missing_since)"));
+        insert(&tx, fence, &fresh, reason, now, &renewed).await?;
         tx.commit().await
     }
 
@@ -249,12 +214,74 @@ impl Store {
     }
 }
 
+/// A mark from outside a batch.
+pub(crate) struct Fresh {
+    pub(crate) entity: Entity,
+    pub(crate) announced_delete: bool,
+    pub(crate) not_before: i64,
+}
+
+/// Sets marks that only time clears; `renewed` says what becomes of those that are open.
+pub(crate) async fn insert(
+    tx: &Tx<'_>,
+    fence: &Fence,
+    marks: &[Fresh],
+    reason: MarkReason,
+    now: Timestamp,
+    renewed: &OnConflict,
+) -> Result<(), Error> {
+    let tick = fence.tick();
+    let missing: Option<i64> = (reason == MarkReason::Suspect).then_some(now.0);
+    for group in groups(marks) {
+        let mut insert = Query::insert();
+        insert.into_table("instep_mark").columns([
+            "source",
+            "resource",
+            "key",
+            "reason",
+            "versionless",
+            "announced_delete",
+            "last_hint_at",
+            "tick_epoch",
+            "tick_counter",
+            "attempts",
+            "not_before",
+            "missing_since",
+            "confirm",
+            "held",
+        ]);
+        for mark in group {
+            let values: [Value; 14] = [
+                fence.source().as_str().into(),
+                mark.entity.resource.as_str().into(),
+                mark.entity.key.as_str().into(),
+                reason.as_str().into(),
+                true.into(),
+                mark.announced_delete.into(),
+                now.0.into(),
+                tick.epoch.into(),
+                tick.counter.into(),
+                0_i64.into(),
+                mark.not_before.into(),
+                missing.into(),
+                false.into(),
+                false.into(),
+            ];
+            insert.values_panic(values.into_iter().map(Expr::val));
+        }
+        insert.on_conflict(renewed.clone());
+        tx.db.execute(&insert).await?;
+    }
+    Ok(())
+}
+
 fn due_mark(row: MarkRow) -> Result<DueMark, Error> {
     let mark = row.mark();
     Ok(DueMark {
         key: Key::new(&row.key).map_err(|_| Error::new(Kind::Bug, "a stored key is no key"))?,
         attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
         by_key: row.confirm || mark.agreeing.is_some(),
+        cascade: row.reason == MarkReason::Cascade.as_str(),
         missing_since: row.missing_since.map(Timestamp),
         held: row.held,
         not_before: Timestamp(row.not_before),

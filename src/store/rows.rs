@@ -24,10 +24,11 @@ pub(crate) struct EntityRow {
     pub(crate) last_change: i64,
     pub(crate) looked_at: Option<i64>,
     pub(crate) hot_ms: i64,
+    pub(crate) parent: Option<String>,
 }
 
 /// Its columns.
-pub(crate) const ENTITY_COLUMNS: [&str; 12] = [
+pub(crate) const ENTITY_COLUMNS: [&str; 13] = [
     "key",
     "version_field",
     "version_value",
@@ -40,6 +41,7 @@ pub(crate) const ENTITY_COLUMNS: [&str; 12] = [
     "last_change",
     "looked_at",
     "hot_ms",
+    "parent",
 ];
 
 impl EntityRow {

@@ -12,8 +12,10 @@ use crate::store::{
     RetentionOptions, Store, What,
 };
 
+mod cascades;
 mod order;
 mod rivals;
+mod told;
 
 const NUMBERS: &str = "select number as v from instep_change order by number";
 

@@ -13,6 +13,7 @@ mod columns;
 mod own;
 #[cfg(test)]
 mod tests;
+mod values;
 
 /// A view and the statements that it rests on.
 struct View {
@@ -23,7 +24,8 @@ struct View {
 }
 
 impl Store {
-    /// Makes or renews the views of a source: `<source>_<resource>` holds live rows, `<source>_<resource>_all` tombstones too.
+    /// Makes or renews the views of a source: `<source>_<resource>` holds live rows, `<source>_<resource>_all` tombstones too, and
+    /// a resource with a map of values has a view of those.
     ///
     /// # Errors
     /// [`Kind::Schema`] if a statement is refused (a role to grant to that does not exist), [`Kind::Unavailable`].
@@ -32,6 +34,9 @@ impl Store {
         for spec in specs {
             for all in [false, true] {
                 self.install(&columns::view(engine, source, spec, all)).await?;
+            }
+            if let Some(view) = spec.values.as_ref().and_then(|values| values::view(engine, source, spec, values)) {
+                self.install(&view).await?;
             }
         }
         self.run(|| async {

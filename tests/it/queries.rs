@@ -52,6 +52,23 @@ async fn the_portals_queries_run_unchanged(database: Database) {
 
     budgets(&universe).await;
     changes(&universe).await;
+    coverage(&universe).await;
+}
+
+/// Without webhooks everything is first learned by passes, but for what a feed told in time.
+async fn coverage(universe: &Universe) {
+    let asked = universe.verb(&["coverage", "pmp", "--since", "1d", "--json"]);
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let answer: Value = serde_json::from_slice(&asked.stdout).expect("json");
+    let rows = answer["rows"].as_array().expect("rows");
+    let created = rows.iter().find(|row| row["resource"] == "companies" && row["operation"] == "create").expect("a row");
+    let inserted = "select count(*) as n from instep_changes where resource = 'companies' and operation = 'insert' and learned_by = 'pass'";
+    let n_inserted = universe.database.number(inserted).await;
+    assert!(n_inserted > 0 && created["pass"].as_i64().is_some_and(|pass| pass <= n_inserted), "{answer} and {n_inserted}");
+    let shown = universe.verb(&["coverage", "pmp"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("by a pass"), "the table has a head");
+    assert!(!universe.verb(&["coverage", "pmp", "--since", "lately"]).status.success());
+    assert!(!universe.verb(&["coverage", "nobody"]).status.success());
 }
 
 async fn budgets(universe: &Universe) {

@@ -29,7 +29,9 @@ impl Reconciler {
             for key in &keys {
                 match source.ask_key(cx, fence, Class::Sweep, spec, key).await {
                     Ok((page, started)) => {
-                        n_alive += 1;
+                        // A list may well leave out what the source is not to hold.
+                        let is_outside = page.records.iter().flatten().any(|record| record.key == *key && !record.in_scope);
+                        *(if is_outside { &mut n_gone } else { &mut n_alive }) += 1;
                         let seen = crate::actors::sync::observed(&spec.name, By::Key, page, started);
                         source.apply(fence, LearnedBy::Pass, seen).await?;
                     }

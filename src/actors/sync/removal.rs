@@ -28,8 +28,9 @@ const HELD_RETRY: Duration = Duration::from_secs(3600);
 type Absent = Vec<(DueMark, Started)>;
 
 impl Sync {
-    /// Removes what may be removed of the keys that were read alone and not found.
-    pub(super) async fn remove(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, absent: Absent) -> Result<(), Error> {
+    /// Removes what may be removed of the keys whose absence is confirmed: read alone and not found, or missed twice in bulk after the
+    /// removal of what stands above them.
+    pub(super) async fn remove(&self, cx: &Context, fence: &Fence, spec: &ResourceSpec, absent: Absent) -> Result<(), Error> {
         let keys = keys(&absent);
         let (announced, alone): (Absent, Absent) = absent.into_iter().partition(|(due, _)| due.mark.announced_delete);
         // Asked after the absence was met: the view may have been lost since a record was last shown.

@@ -69,7 +69,7 @@ impl Sync {
             let keys: Vec<Key> = part.iter().map(|due| due.key.clone()).collect();
             let request = self.source.connector.fetch(spec, &keys, By::Bulk);
             match self.source.ask(cx, fence, Class::Live, &request, |response| self.source.read_bulk(spec, &keys, response)).await {
-                Ok(answer) => self.apply_bulk(fence, &keys, answer.what, answer.started).await?,
+                Ok(answer) => self.apply_bulk(cx, fence, spec, &part, answer).await?,
                 Err((AskError::Stopping, _)) => return Ok(()),
                 Err((error, started)) if part.len() < 2 || !is_about_keys(&error) => {
                     self.alone_failed(fence, &part, started, &error).await?

@@ -18,6 +18,8 @@ use crate::supervision::{Ended, Policy, Roster, STEP_BUDGET, Tree, run_root};
 use crate::upstream::testing::{Fake, Told, answer};
 use crate::upstream::{ByteBudget, Options as Bounds, Upstream};
 
+mod family;
+
 /// Longest wait of a test for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 const OPERATIONS: &str = "select operation as v from instep_change where operation <> 'insert' order by number";
@@ -93,6 +95,10 @@ fn records(by: &str, keys: &[u32]) -> Told {
 }
 
 fn source(store: &Store, fake: &Fake, brake: Brake) -> Source {
+    source_of(store, fake, brake, productive(fake))
+}
+
+fn productive(fake: &Fake) -> Productive {
     let day = Duration::from_secs(86_400);
     let connector = Productive::new(Options {
         url: fake.url.clone(),
@@ -105,6 +111,10 @@ fn source(store: &Store, fake: &Fake, brake: Brake) -> Source {
         tombstones: 90 * day,
         signature_tolerance: None,
     });
+    connector.expect("a connector")
+}
+
+fn source_of(store: &Store, fake: &Fake, brake: Brake, connector: Productive) -> Source {
     let bounds = Bounds {
         root: fake.url.clone(),
         response_max: 1 << 20,
@@ -137,7 +147,7 @@ fn source(store: &Store, fake: &Fake, brake: Brake) -> Source {
         state: std::env::temp_dir(),
     };
     let upstream = Upstream::new(bounds, Arc::new(|_| Ok("token".to_owned()))).expect("a client");
-    Source::new(name(), Arc::new(connector.expect("a connector")), upstream, "scope".to_owned(), limits, process, settings)
+    Source::new(name(), Arc::new(connector), upstream, "scope".to_owned(), limits, process, settings)
 }
 
 fn run(source: &Arc<Source>) -> (CancellationToken, tokio::task::JoinHandle<Ended>) {

@@ -26,8 +26,8 @@ pub fn decide(
             let push = Push { delete: *delete, version: version.as_ref(), hash: *hash };
             held.push(&push, in_flight, now)
         }
-        Observation::Read { by, started, version, hash } => {
-            held.read(&Read { by: *by, started: *started, version: version.as_ref(), hash: *hash })
+        Observation::Read { by, started, version, hash, in_scope } => {
+            held.read(&Read { by: *by, started: *started, version: version.as_ref(), hash: *hash, in_scope: *in_scope })
         }
         Observation::Missing { .. } => held.missing(),
         Observation::Gone { started } => held.gone(*started),
@@ -45,6 +45,14 @@ struct Read<'a> {
     started: Started,
     version: Option<&'a Version>,
     hash: Hash,
+    in_scope: bool,
+}
+
+impl Read<'_> {
+    /// What becomes of the row where this state is taken for the truth.
+    fn taken(&self) -> (RowAction, Reason) {
+        if self.in_scope { (RowAction::Apply, Reason::Applied) } else { (RowAction::Tombstone, Reason::Removed) }
+    }
 }
 
 /// What is held of the entity.
@@ -106,9 +114,18 @@ impl Held<'_> {
     }
 
     fn read(&self, read: &Read<'_>) -> Verdict {
+        let (row, reason) = read.taken();
         match self.row {
-            // Nothing contradicts it.
-            None => self.by_version(read, RowAction::Apply, Reason::Applied),
+            // A catalogue may be far larger than the scope; and whatever brings the record into it tells, or is met by a later page.
+            None if !read.in_scope && self.mark.is_none() => {
+                Verdict { row: RowAction::Keep, mark: MarkAction::Keep, reason: Reason::OutOfScope }
+            }
+            // A page that lags and does not answer the mark may show an older state than a read that is under way for that mark, which a
+            // tombstone would refuse.
+            Some(Row { deleted: false, .. }) | None if !read.in_scope && self.is_outrun(read) => self.look_again(Reason::Again),
+            // Nothing contradicts it. Out of scope: an older read that is still under way must not insert it.
+            None => self.by_version(read, row, reason),
+            Some(row) if row.deleted && !read.in_scope => self.outside_on_tombstone(read, row),
             Some(row) if row.deleted => self.read_on_tombstone(read, row),
             Some(row) => self.read_on_live(read, row),
         }
@@ -128,14 +145,35 @@ impl Held<'_> {
         }
     }
 
+    /// Whether a read by key may be fresher than this one though it was issued before it.
+    fn is_outrun(&self, read: &Read<'_>) -> bool {
+        let lag = self.lag(read.by);
+        let is_open = self.mark.is_some() && self.settled(read.started, read.version, lag) != MarkAction::Clear;
+        is_open && lag > self.spans.read_lag
+    }
+
+    /// Not to be held, and not held.
+    fn outside_on_tombstone(&self, read: &Read<'_>, row: &Row) -> Verdict {
+        let lag = self.lag(read.by);
+        let mark = self.settled(read.started, None, lag);
+        // Whatever was issued before a read that settles it must not revive it; a page that lags says nothing of the reads before it.
+        let fresh = read.by == By::Key || mark == MarkAction::Clear;
+        if fresh && read.started.tick > row.tick {
+            return Verdict { row: RowAction::Raise, mark, reason: Reason::Same };
+        }
+        Verdict { row: RowAction::Keep, mark, reason: Reason::OutOfScope }
+    }
+
     fn read_on_live(&self, read: &Read<'_>, row: &Row) -> Verdict {
         let after = read.started.tick > row.tick;
-        let same = row.hash == Some(read.hash);
+        let (taken, applied) = read.taken();
+        // The scope may change under a state that stays as it is.
+        let same = read.in_scope && row.hash == Some(read.hash);
         match (compare(read.version, row.version.as_ref()), same, after) {
             // Reverted to the content we hold: without the newer version a late push of the state in between would win.
             (Order::Newer, true, _) => self.by_version(read, RowAction::Raise, Reason::Same),
             // A page issued first and served last may be the only one that saw this state: its tick does not matter.
-            (Order::Newer, false, _) => self.by_version(read, RowAction::Apply, Reason::Applied),
+            (Order::Newer, false, _) => self.by_version(read, taken, applied),
             // Confirmed: what was issued before this read is older than what it saw.
             (Order::Tie | Order::Incomparable, true, true) => self.by_version(read, RowAction::Raise, Reason::Same),
             // Nothing new, and the volatile fields may be older than those we hold.
@@ -151,7 +189,7 @@ impl Held<'_> {
                 self.look_again(Reason::Again)
             }
             // The later look decides where versions cannot.
-            (Order::Tie | Order::Incomparable, false, true) => self.by_tick(read.started, RowAction::Apply, Reason::Applied),
+            (Order::Tie | Order::Incomparable, false, true) => self.by_tick(read.started, taken, applied),
         }
     }
 
@@ -164,7 +202,8 @@ impl Held<'_> {
         let earlier = self.mark.and_then(|mark| mark.agreeing.as_ref());
         let agreeing = Agreeing::with(earlier, read.hash, read.started, row.tick);
         if agreeing.wins(read.started, self.spans.read_lag) {
-            return self.by_tick(read.started, RowAction::Apply, Reason::Applied);
+            let (row, reason) = read.taken();
+            return self.by_tick(read.started, row, reason);
         }
         Verdict { row: RowAction::Keep, mark: MarkAction::Again { agreeing: Some(agreeing) }, reason: Reason::Confirm }
     }

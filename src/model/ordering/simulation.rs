@@ -40,14 +40,16 @@ struct Setting {
     pushes: Pushes,
     freshness: Freshness,
     restore: bool,
+    /// States leave the scope of the source and return.
+    scopes: bool,
 }
 
 fn settings(stamps: Stamps) -> Vec<Setting> {
     let mut settings = Vec::new();
     for pushes in [Pushes::Whole, Pushes::Thin, Pushes::Mixed] {
         for freshness in [Freshness::Consistent, Freshness::ListsLag, Freshness::AllLag] {
-            for restore in [false, true] {
-                settings.push(Setting { stamps, pushes, freshness, restore });
+            for (restore, scopes) in [(false, false), (true, false), (true, true)] {
+                settings.push(Setting { stamps, pushes, freshness, restore, scopes });
             }
         }
     }

@@ -60,7 +60,11 @@ fn delete(version: Option<Version>) -> Observation {
 }
 
 fn read(by: By, counter: i64, at: i64, version: Option<Version>, byte: u8) -> Observation {
-    Observation::Read { by, started: started(counter, at), version, hash: content(byte) }
+    Observation::Read { by, started: started(counter, at), version, hash: content(byte), in_scope: true }
+}
+
+fn outside(by: By, counter: i64, at: i64, version: Option<Version>, byte: u8) -> Observation {
+    Observation::Read { by, started: started(counter, at), version, hash: content(byte), in_scope: false }
 }
 
 fn weigh(observation: &Observation, row: Option<&Row>, mark: Option<&Mark>, spans: &Spans) -> (RowAction, MarkAction, Reason) {
@@ -228,6 +232,49 @@ fn confirmed_absence_removes_what_is_not_younger() {
     let verdict = decide(&gone, Some(&tombstone(v(900), 1, 5)), None, false, &FRESH, NOW);
     let (after, _) = verdict.applied_to(&gone, Some(tombstone(v(900), 1, 5)), None, tick(9), NOW);
     assert_eq!(after, Some(tombstone(v(900), 1, 7)), "a read issued before this one must not revive it");
+}
+
+#[test]
+fn a_state_out_of_scope_is_weighed_as_any_state_and_leaves_a_tombstone() {
+    let held = row(v(900), 1, 5);
+    let removed = (RowAction::Tombstone, KEEP, Reason::Removed);
+    assert_eq!(weigh(&outside(By::List, 3, 990, v(950), 2), Some(&held), None, &LAGGING), removed, "newer, whatever its tick");
+    let stale = (RowAction::Keep, KEEP, Reason::Stale);
+    assert_eq!(weigh(&outside(By::List, 3, 990, v(800), 2), Some(&held), None, &LAGGING), stale, "an old page");
+    let older = weigh(&outside(By::List, 7, 990, v(800), 2), Some(&held), None, &LISTS_LAG);
+    assert_eq!(older, (RowAction::Keep, AGAIN, Reason::Confirm), "a page that lags");
+    for version in [v(900), None] {
+        let before = weigh(&outside(By::Key, 3, 990, version.clone(), 2), Some(&held), None, &FRESH);
+        assert_eq!(before, (RowAction::Keep, AGAIN, Reason::Again), "two states within one second");
+        assert_eq!(weigh(&outside(By::Bulk, 7, 990, version.clone(), 1), Some(&held), None, &FRESH), removed, "the scope alone changed");
+        let page = weigh(&outside(By::List, 7, 990, version, 2), Some(&held), None, &LISTS_LAG);
+        assert_eq!(page, (RowAction::Keep, AGAIN, Reason::Again), "a page that lags cannot tell");
+    }
+    let open = mark(v(960), 2, 989);
+    for held in [Some(&held), None] {
+        let page = weigh(&outside(By::List, 7, 990, v(950), 2), held, Some(&open), &LISTS_LAG);
+        assert_eq!(page, (RowAction::Keep, AGAIN, Reason::Again), "a read that answers the mark may be under way, and fresher");
+        let later = weigh(&outside(By::List, 7, 994, v(950), 2), held, Some(&open), &LISTS_LAG);
+        assert_eq!(later, (RowAction::Tombstone, MarkAction::Clear, Reason::Removed));
+    }
+}
+
+#[test]
+fn what_is_out_of_scope_and_not_held_is_only_counted() {
+    let nothing = (RowAction::Keep, KEEP, Reason::OutOfScope);
+    for by in [By::List, By::Bulk, By::Key] {
+        assert_eq!(weigh(&outside(by, 7, 990, v(950), 2), None, None, &LISTS_LAG), nothing);
+    }
+    let open = mark(v(940), 2, 989);
+    let looked_for = weigh(&outside(By::Key, 7, 990, v(950), 2), None, Some(&open), &FRESH);
+    assert_eq!(looked_for, (RowAction::Tombstone, MarkAction::Clear, Reason::Removed), "an older read under way must not insert it");
+    let gone = tombstone(v(900), 1, 5);
+    assert_eq!(weigh(&outside(By::List, 7, 990, v(950), 2), Some(&gone), None, &LISTS_LAG), nothing);
+    let open = mark(None, 2, 989);
+    let page = weigh(&outside(By::List, 7, 990, v(950), 2), Some(&gone), Some(&open), &LISTS_LAG);
+    assert_eq!(page, (RowAction::Keep, AGAIN, Reason::OutOfScope), "it lags");
+    let read = weigh(&outside(By::Key, 7, 990, v(950), 2), Some(&gone), Some(&open), &LISTS_LAG);
+    assert_eq!(read, (RowAction::Raise, MarkAction::Clear, Reason::Same), "what was issued before it must not revive");
 }
 
 #[test]

@@ -6,16 +6,22 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::connectors::Unreadable;
 use crate::model::ordering::{self, By, Mark, MarkAction, Observation, Reason, Row, RowAction, Started, Verdict};
-use crate::model::{DeliveryId, Document, Entity, Operation, Push, ResourceName, Tick, Version};
+use crate::model::{DeliveryId, Document, Entity, Event, Key, Operation, Push, ResourceName, Tick, Version};
+use crate::store::apply::overtaken::Below;
 use crate::store::apply::{Applied, Batch, LearnedBy, Observed, ResourceRules, What};
+use crate::store::cascade::Cause;
 use crate::store::error::{Error, Kind};
 use crate::store::fence::Fence;
+use crate::store::marks::MarkReason;
 use crate::store::rows::{EntityRow, MarkRow};
 
 /// A hot entity is read at most so often …
 const HOT_MIN_MS: i64 = 1_000;
 /// … doubling up to this while hints keep coming.
 const HOT_MAX_MS: i64 = 30_000;
+
+/// `deleted_reason` of a record that is there and is not to be held.
+const OUT_OF_SCOPE: &str = "out of scope";
 
 /// One entity during a batch.
 #[derive(Debug, Default)]
@@ -33,6 +39,8 @@ pub(crate) struct Slot {
     pub(crate) last_change: i64,
     pub(crate) looked_at: Option<i64>,
     pub(crate) hot_ms: i64,
+    /// The key of the record above it, as the last read showed it.
+    pub(crate) parent: Option<String>,
 }
 
 /// What a mark carries beside what the rule knows.
@@ -85,7 +93,9 @@ pub(crate) struct Outcome {
     pub(crate) entity: Entity,
     pub(crate) operation: &'static str,
     pub(crate) delivery: Option<DeliveryId>,
+    pub(crate) via: &'static str,
     pub(crate) outcome: &'static str,
+    pub(crate) reason: Option<&'static str>,
 }
 
 /// A record for the quarantine.
@@ -111,17 +121,21 @@ pub(crate) struct Done {
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) refused: Vec<Refused>,
     pub(crate) alive: BTreeMap<ResourceName, Alive>,
+    /// Rows that changed or went and whose children are to be looked at, in resources that may have children.
+    pub(crate) causes: BTreeMap<ResourceName, BTreeMap<Key, Cause>>,
     pub(crate) applied: Applied,
 }
 
 /// A batch being weighed.
 pub(crate) struct Fold<'a> {
     pub(crate) slots: BTreeMap<Entity, Slot>,
-    batch: &'a Batch,
-    fresh: Tick,
-    now: Timestamp,
+    pub(super) batch: &'a Batch,
+    pub(super) fresh: Tick,
+    pub(super) now: Timestamp,
+    /// Applied states of records that stand below others.
+    pub(super) below: Vec<Below>,
     next_number: i64,
-    done: Done,
+    pub(super) done: Done,
 }
 
 impl Slot {
@@ -130,12 +144,20 @@ impl Slot {
         self.deleted = stored.deleted_at.map(|at| (at, ""));
         (self.first_change, self.last_change) = (stored.first_change, stored.last_change);
         (self.looked_at, self.hot_ms) = (stored.looked_at, stored.hot_ms);
+        self.parent = stored.parent;
     }
 
     pub(crate) fn load_mark(&mut self, stored: MarkRow) {
         self.mark = Some(stored.mark());
         let MarkRow { reason, attempts, not_before, missing_since, confirm, held, note, .. } = stored;
         self.book = MarkBook { reason, attempts, not_before, missing_since, confirm, held, note };
+    }
+
+    /// Notes what stands above the record. A push does not tell.
+    fn descends(&mut self, what: &What) {
+        if let What::Record { record, .. } = what {
+            self.parent = record.parent.as_ref().map(|parent| parent.as_str().to_owned());
+        }
     }
 
     fn live(&self) -> bool {
@@ -153,10 +175,15 @@ impl Slot {
     }
 
     /// `wanted`, or later while the entity rests. An instant too far ahead (the clock was set back) does not count.
-    fn rested(&self, wanted: Timestamp, now: Timestamp) -> i64 {
-        let rest = self.looked_at.map_or(0, |at| at + self.hot_ms.max(HOT_MIN_MS) * 1_000);
-        if rest > now.0 + HOT_MAX_MS * 1_000 { wanted.0 } else { wanted.0.max(rest) }
+    pub(super) fn rested(&self, wanted: Timestamp, now: Timestamp) -> i64 {
+        rested(self.looked_at, self.hot_ms, wanted, now)
     }
+}
+
+/// `wanted`, or later while an entity rests that was looked at `looked_at` and is to rest for `hot_ms`.
+pub(crate) fn rested(looked_at: Option<i64>, hot_ms: i64, wanted: Timestamp, now: Timestamp) -> i64 {
+    let rest = looked_at.map_or(0, |at| at + hot_ms.max(HOT_MIN_MS) * 1_000);
+    if rest > now.0 + HOT_MAX_MS * 1_000 { wanted.0 } else { wanted.0.max(rest) }
 }
 
 impl<'a> Fold<'a> {
@@ -168,9 +195,10 @@ impl<'a> Fold<'a> {
             outcomes: Vec::new(),
             refused: Vec::new(),
             alive: BTreeMap::new(),
+            causes: BTreeMap::new(),
             applied: Applied::default(),
         };
-        Self { slots, batch, fresh: fence.tick(), now, next_number, done }
+        Self { slots, batch, fresh: fence.tick(), now, below: Vec::new(), next_number, done }
     }
 
     pub(crate) fn finish(mut self) -> Done {
@@ -242,21 +270,49 @@ impl<'a> Fold<'a> {
         slot.deleted = None;
         slot.drop_payload = false;
         slot.row_touched = true;
+        slot.descends(&observed.what);
+        self.stands_below(observed);
+        self.cause(&observed.entity, Cause::Changed);
     }
 
     fn raise(&mut self, observed: &Observed, slot: &mut Slot) {
         slot.row_touched = true;
         if slot.live() {
             slot.content = content(&observed.what).or_else(|| slot.content.take());
+            slot.descends(&observed.what);
+        }
+    }
+
+    fn stands_below(&mut self, observed: &Observed) {
+        let resource = self.batch.rules.get(&observed.entity.resource).and_then(|rules| rules.parent.clone());
+        if let (What::Record { started, record, .. }, Some(resource)) = (&observed.what, resource)
+            && let Some(parent) = record.parent.clone()
+        {
+            self.below.push(Below { entity: observed.entity.clone(), parent: (resource, parent), tick: started.tick });
+        }
+    }
+
+    /// What stands above others changed or went: they are looked at as well.
+    fn cause(&mut self, entity: &Entity, cause: Cause) {
+        if self.batch.rules.values().any(|rules| rules.parent.as_ref() == Some(&entity.resource)) {
+            let of_resource = self.done.causes.entry(entity.resource.clone()).or_default();
+            of_resource.entry(entity.key.clone()).and_modify(|known| *known = known.and(cause)).or_insert(cause);
         }
     }
 
     fn bury(&mut self, observed: &Observed, slot: &mut Slot, rules: &ResourceRules, was_live: bool, unannounced: bool) {
+        // The record itself says that it is out of scope: no absence, and no removal upstream that its children would share.
+        let is_outside = matches!(observed.what, What::Record { .. });
+        let unannounced = unannounced && !is_outside;
         if was_live || slot.deleted.is_none() {
-            let reason = if let What::Gone { reason, .. } = observed.what { reason } else { "gone" };
+            let reason = match observed.what {
+                What::Gone { reason, .. } => reason,
+                _ => OUT_OF_SCOPE,
+            };
             slot.deleted = Some((self.now.0, reason));
         }
         slot.row_touched = true;
+        self.cause(&observed.entity, if is_outside { Cause::Changed } else { Cause::Removed { announced: !unannounced } });
         if rules.keep_deleted == Duration::ZERO {
             slot.drop_payload = true;
             slot.content = None;
@@ -312,11 +368,14 @@ impl<'a> Fold<'a> {
         }
         match (&observed.what, verdict.reason) {
             (What::Missing { started }, _) => {
-                slot.book.missing_since = slot.book.missing_since.or(Some(started.at.0));
-                slot.book.confirm = true;
+                // An instant ahead of us was dated by a wall clock that was set back since.
+                let since = slot.book.missing_since.filter(|since| *since <= started.at.0);
+                slot.book.missing_since = since.or(Some(started.at.0));
+                // Its parent's removal is one witness, and a later bulk read is the other: no read by key.
+                slot.book.confirm = slot.book.reason != MarkReason::Cascade.as_str();
             }
             (_, Reason::Confirm) => slot.book.confirm = true,
-            (_, Reason::Applied | Reason::Same | Reason::Revived | Reason::Removed) => {
+            (_, Reason::Applied | Reason::Same | Reason::Revived | Reason::Removed | Reason::OutOfScope) => {
                 slot.book.missing_since = None;
                 slot.book.confirm = false;
             }
@@ -332,6 +391,8 @@ impl<'a> Fold<'a> {
         slot.book.not_before = match &verdict.mark {
             MarkAction::Set { .. } if slot.book.attempts > 0 => slot.book.not_before,
             MarkAction::Set { .. } => slot.book.not_before.min(soon),
+            // The second look of two.
+            _ if verdict.reason == Reason::Confirm && !slot.book.confirm => self.now.plus(rules.spans.read_lag).0,
             // What a list could not tell, a read by key can, at once. What a read by key could not tell, only time can.
             _ if verdict.reason == Reason::Confirm && !by_key(seen) => self.now.0,
             _ if verdict.reason == Reason::Confirm => soon,
@@ -351,9 +412,11 @@ impl<'a> Fold<'a> {
         match &observed.what {
             What::Event(event) if self.batch.outcomes => self.done.outcomes.push(Outcome {
                 entity: observed.entity.clone(),
-                operation: operation_text(event.operation),
+                operation: event.operation.name(),
                 delivery: observed.delivery,
-                outcome: reason_text(reason),
+                via: event.via,
+                outcome: reason.name(),
+                reason: why(event, reason, slot),
             }),
             What::Record { record, .. } if slot.live() => {
                 let alive = self.done.alive.entry(resource.clone()).or_default();
@@ -386,7 +449,8 @@ fn observation(what: &What) -> Option<Observation> {
             },
         },
         What::Record { by, started, record } => {
-            Observation::Read { by: *by, started: *started, version: record.version.clone(), hash: record.document.hash }
+            let (version, hash) = (record.version.clone(), record.document.hash);
+            Observation::Read { by: *by, started: *started, version, hash, in_scope: record.in_scope }
         }
         What::Missing { started } => Observation::Missing { started: *started },
         What::Gone { started, .. } => Observation::Gone { started: *started },
@@ -419,23 +483,16 @@ fn mark_reason(seen: &Observation) -> &'static str {
     }
 }
 
-fn operation_text(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "create",
-        Operation::Update => "update",
-        Operation::Delete => "delete",
-    }
-}
-
-fn reason_text(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Applied => "applied",
-        Reason::Stale => "stale",
-        Reason::Same => "same",
-        Reason::Marked => "marked",
-        Reason::Revived => "revived",
-        Reason::Removed => "removed",
-        Reason::Again => "again",
-        Reason::Confirm => "confirm",
-    }
+/// Why an event was not applied, for whoever reads the log of events.
+fn why(event: &Event, reason: Reason, slot: &Slot) -> Option<&'static str> {
+    Some(match reason {
+        Reason::Stale => "older than what is held",
+        Reason::Same => "equal to what is held",
+        Reason::Marked if event.operation == Operation::Delete => "a read confirms a delete",
+        Reason::Marked if slot.row.as_ref().is_some_and(|row| row.deleted) => "only a read revives",
+        Reason::Marked if matches!(event.push, Push::Hint) => "a read tells the state",
+        Reason::Marked if slot.row.is_none() => "older than tombstones are kept",
+        Reason::Marked => "not surely newer than what is held",
+        _ => return None,
+    })
 }

@@ -1,6 +1,6 @@
 //! Writing what a weighed batch left, in key order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
 use sea_orm::{ConnectionTrait, Value};
@@ -17,10 +17,10 @@ use crate::store::fence::Fence;
 use crate::store::quarantine::{QuarantineKind, Refusal};
 use crate::store::rows::version_columns;
 use crate::store::sql::{groups, of_resource, padded};
-use crate::store::{deliveries, feeds, passes, quarantine};
+use crate::store::{cascade, deliveries, feeds, passes, quarantine};
 
-/// Everything of the batch.
-pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, now: Timestamp) -> Result<(), Error> {
+/// Everything of the batch; resources whose rows are to be marked because of what stands above them.
+pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, now: Timestamp) -> Result<BTreeSet<ResourceName>, Error> {
     let context = Context { tx, fence, now };
     changes(&context, batch, done).await?;
     if !done.changes.is_empty() {
@@ -34,7 +34,17 @@ pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, 
     if done.slots.values().any(|slot| slot.mark_touched) {
         failpoint::reach("apply", "marks_written").await?;
     }
-    outcomes(&context, batch, done).await?;
+    let causes = done.causes.iter().map(|(resource, causes)| (resource, causes.iter().map(|(key, cause)| (key.as_str(), *cause))));
+    let mut descents = BTreeSet::new();
+    for (resource, causes) in causes {
+        let children = batch.rules.iter().filter(|(_, rules)| rules.parent.as_ref() == Some(resource)).map(|(name, _)| name);
+        let causes: Vec<_> = causes.collect();
+        descents.extend(cascade::note(tx, fence, children, &causes, 0).await?);
+    }
+    if !descents.is_empty() {
+        failpoint::reach("apply", "cascades_written").await?;
+    }
+    outcomes(&context, done).await?;
     refused(&context, batch, done).await?;
     alive(&context, &done.alive).await?;
     deliveries::end(&context, &batch.deliveries).await?;
@@ -51,7 +61,7 @@ pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, 
         feeds::step(&context, step).await?;
         failpoint::reach("apply", "feed_written").await?;
     }
-    Ok(())
+    Ok(descents)
 }
 
 async fn changes(context: &Context<'_>, batch: &Batch, done: &Done) -> Result<(), Error> {
@@ -152,7 +162,7 @@ async fn stored_payloads(context: &Context<'_>, done: &Done) -> Result<HashMap<E
     Ok(payloads)
 }
 
-const ENTITY: [&str; 19] = [
+const ENTITY: [&str; 20] = [
     "source",
     "resource",
     "key",
@@ -169,12 +179,13 @@ const ENTITY: [&str; 19] = [
     "last_change",
     "looked_at",
     "hot_ms",
+    "parent",
     "changed_at",
     "payload",
     "raw",
 ];
 /// How many of [`ENTITY`] stand before the content.
-const WITHOUT_CONTENT: usize = 16;
+const WITHOUT_CONTENT: usize = 17;
 /// Where the version begins, after the key.
 const AFTER_KEY: usize = 3;
 
@@ -227,6 +238,7 @@ fn entity_values(context: &Context<'_>, entity: &Entity, slot: &Slot) -> Vec<Exp
         slot.last_change.into(),
         slot.looked_at.into(),
         slot.hot_ms.into(),
+        slot.parent.clone().into(),
     ];
     let mut values: Vec<Expr> = values.into_iter().map(Expr::val).collect();
     values.push(Expr::val(content.and_then(|content| content.changed_at).map(|at| at.0)));
@@ -320,21 +332,22 @@ fn mark_values(source: &SourceName, entity: &Entity, slot: &Slot) -> Vec<Expr> {
     values.into_iter().map(Expr::val).collect()
 }
 
-async fn outcomes(context: &Context<'_>, batch: &Batch, done: &Done) -> Result<(), Error> {
+async fn outcomes(context: &Context<'_>, done: &Done) -> Result<(), Error> {
     for group in groups(&done.outcomes) {
         let mut insert = Query::insert();
         insert.into_table("instep_outcome");
-        insert.columns(["source", "via", "delivery_id", "resource", "key", "operation", "received_at", "outcome"]);
+        insert.columns(["source", "via", "delivery_id", "resource", "key", "operation", "received_at", "outcome", "reason"]);
         for outcome in group {
-            let values: [Value; 8] = [
+            let values: [Value; 9] = [
                 context.fence.source().as_str().into(),
-                batch.learned_by.as_str().into(),
+                outcome.via.into(),
                 outcome.delivery.map(|id| id.0.to_string()).into(),
                 outcome.entity.resource.as_str().into(),
                 outcome.entity.key.as_str().into(),
                 outcome.operation.into(),
                 context.now.0.into(),
                 outcome.outcome.into(),
+                outcome.reason.into(),
             ];
             insert.values_panic(values.into_iter().map(Expr::val));
         }

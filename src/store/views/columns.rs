@@ -86,10 +86,15 @@ fn segments(pointer: &str) -> impl Iterator<Item = String> + '_ {
     pointer.split('/').skip(1).map(|segment| segment.replace("~1", "/").replace("~0", "~"))
 }
 
-fn postgres(column: &Column) -> String {
+/// A pointer as a path of PostgreSQL's, in quotes.
+pub(super) fn postgres_path(pointer: &str) -> String {
     let path: Vec<String> =
-        segments(&column.pointer).map(|segment| format!("\"{}\"", segment.replace('\\', "\\\\").replace('"', "\\\""))).collect();
-    let path = literal(&format!("{{{}}}", path.join(",")));
+        segments(pointer).map(|segment| format!("\"{}\"", segment.replace('\\', "\\\\").replace('"', "\\\""))).collect();
+    literal(&format!("{{{}}}", path.join(",")))
+}
+
+fn postgres(column: &Column) -> String {
+    let path = postgres_path(&column.pointer);
     let text = format!("payload #>> {path}");
     match column.kind {
         ColumnKind::Text => format!("({text})"),
@@ -104,9 +109,10 @@ fn postgres(column: &Column) -> String {
     }
 }
 
-fn sqlite(column: &Column) -> Option<String> {
+/// A pointer as a path of SQLite's, in quotes; `None` where it cannot be written.
+pub(super) fn sqlite_path(pointer: &str) -> Option<String> {
     let mut path = "$".to_owned();
-    for segment in segments(&column.pointer) {
+    for segment in segments(pointer) {
         if segment.contains('"') {
             return None;
         }
@@ -116,7 +122,11 @@ fn sqlite(column: &Column) -> Option<String> {
             let _ = write!(path, ".\"{segment}\"");
         }
     }
-    let path = literal(&path);
+    Some(literal(&path))
+}
+
+fn sqlite(column: &Column) -> Option<String> {
+    let path = sqlite_path(&column.pointer)?;
     let kind = format!("json_type(payload, {path})");
     let value = format!("json_extract(payload, {path})");
     Some(match column.kind {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::connectors::{Absence, Column, ColumnKind, ResourceSpec};
+use crate::connectors::{Absence, Column, ColumnKind, ResourceSpec, ValuesView};
 use crate::model::ordering::Spans;
 use crate::model::{Entity, Key, ResourceName};
 use crate::reconcile::Mode;
@@ -60,6 +60,10 @@ fn specs() -> Vec<ResourceSpec> {
 }
 
 async fn put(store: &Store, records: &[(&str, &str, &str)]) {
+    put_of(store, records, &specs()).await;
+}
+
+async fn put_of(store: &Store, records: &[(&str, &str, &str)], specs: &[ResourceSpec]) {
     let fence = store.claim(&source(), "test").await.expect("claimed");
     let observe = |(resource, key, json): &(&str, &str, &str)| {
         let mut observed: Observed = read_json(&fence, key, 1, json);
@@ -72,7 +76,7 @@ async fn put(store: &Store, records: &[(&str, &str, &str)]) {
     };
     for part in records.chunks(200) {
         let mut page = batch(part.iter().map(observe).collect());
-        page.rules = specs().iter().map(|spec| (spec.name.clone(), ResourceRules::of(spec))).collect();
+        page.rules = specs.iter().map(|spec| (spec.name.clone(), ResourceRules::of(spec))).collect();
         store.apply(&fence, &page).await.expect("applied");
     }
 }
@@ -169,6 +173,139 @@ async fn joins_over_a_reference_use_its_index() {
             assert!(plan.iter().any(|line| line.contains("instep_ref_")), "{query}: {plan:#?}");
         }
         assert_eq!(texts(&store, &format!("select count(*) as v from ({one}) y")).await, ["10"]);
+    })
+    .await;
+}
+
+/// A catalogue, named as its vendor's columns are.
+fn catalogue() -> Vec<ResourceSpec> {
+    use ColumnKind::{Bool, Text};
+    let flat = |name: &str, columns: &[(&str, ColumnKind)]| {
+        let mut spec = spec(name, columns);
+        for column in &mut spec.columns {
+            column.pointer = format!("/{}", column.name);
+        }
+        spec
+    };
+    let products = flat("products", &[("enabled", Bool), ("parent", Text)]);
+    let values = ValuesView { name: "product_values".to_owned(), pointer: "/values".to_owned() };
+    vec![ResourceSpec { values: Some(values), ..products }, flat("product-models", &[("parent", Text)])]
+}
+
+async fn put_products(store: &Store, products: &[(&str, &str)]) {
+    let products: Vec<_> = products.iter().map(|(key, json)| ("products", *key, *json)).collect();
+    store.install_views(&source(), &catalogue()).await.expect("installed");
+    put_of(store, &products, &catalogue()).await;
+}
+
+const VALUES: &str = "select attribute || ' ' || coalesce(locale, '-') || ' ' || coalesce(scope, '-') || ' ' || coalesce(text, '-') || ' ' || \
+    case when data is null then '-' else 'data' end as v from pmp_product_values where key = 'all' order by 1";
+
+#[tokio::test]
+async fn a_view_of_values_has_a_row_for_each_and_none_for_what_is_no_value() {
+    on_both(|store| async move {
+        let all = r#"{"values":{
+            "name":[{"locale":"fr_FR","scope":null,"data":"N"},{"locale":"en_US","scope":"ecommerce","data":"M"}],
+            "price":[{"locale":null,"scope":"ecommerce","data":[{"amount":"1.50","currency":"EUR"}]}],
+            "weight":[{"locale":null,"scope":null,"data":{"amount":1,"unit":"KG"}}],
+            "n":[{"locale":null,"scope":null,"data":1.50}], "b":[{"locale":null,"scope":null,"data":true}],
+            "none":[{"locale":null,"scope":null,"data":null}], "empty":[], "text":"x", "object":{"data":1}, "scalars":[1,"x",null,[2]]}}"#;
+        let others =
+            [r#"{"values":[]}"#, r#"{"values":{}}"#, "{}", r#"{"values":null}"#, r#"{"values":"x"}"#, r#"{"values":[1,{"data":2}]}"#];
+        let keys: Vec<String> = (0..others.len()).map(|n| n.to_string()).collect();
+        let mut products: Vec<(&str, &str)> = keys.iter().map(String::as_str).zip(others).collect();
+        products.push(("all", all));
+        put_products(&store, &products).await;
+        assert_eq!(
+            texts(&store, VALUES).await,
+            [
+                "b - - true data",
+                "n - - 1.50 data",
+                "name en_US ecommerce M data",
+                "name fr_FR - N data",
+                "none - - - -",
+                "price - ecommerce - data",
+                "weight - - - data"
+            ]
+        );
+        assert_eq!(texts(&store, "select count(*) as v from pmp_product_values where key <> 'all'").await, ["0"]);
+        let amount = match store.kind() {
+            Engine::Sqlite => "data ->> '$.amount'",
+            Engine::Postgres => "data ->> 'amount'",
+        };
+        let weight = format!("select {amount} as v from pmp_product_values where key = 'all' and attribute = 'weight'");
+        assert_eq!(texts(&store, &weight).await, ["1"]);
+    })
+    .await;
+}
+
+const B1: &str = "select p.key, s.text as sku, n.text as name, v.data as price from pmp_products p \
+    left join pmp_product_values s on s.key = p.key and s.attribute = 'sku' \
+    left join pmp_product_values n on n.key = p.key and n.attribute = 'name' and n.locale = 'fr_FR' \
+    left join pmp_product_values v on v.key = p.key and v.attribute = 'price' and v.scope = 'ecommerce' \
+    where p.enabled and p.key in (select key from instep_changes where source = 'pmp' and resource = 'products' and number > :cursor) \
+    order by p.key";
+const B2: &str = "select p.key, p.parent from pmp_products p left join pmp_product_models m on m.key = p.parent \
+    where p.parent is not null and m.key is null";
+const B3: &str = "select resource, operation, count(distinct key) filter (where via = 'events_api') as legacy, \
+    count(distinct key) filter (where via = 'event_platform') as platform \
+    from instep_events where source = 'pmp' and received_at >= :since group by 1, 2";
+const B3_MISSED: &str = "select learned_by, count(*) from instep_changes where source = 'pmp' and at >= :since group by 1";
+
+fn product(name: &str, parent: &str, enabled: bool) -> String {
+    let value = |data: &str, locale: &str, scope: &str| format!(r#"[{{"locale":{locale},"scope":{scope},"data":{data}}}]"#);
+    let (sku, name) = (value(&format!(r#""{name}""#), "null", "null"), value(&format!(r#""{name} en français""#), r#""fr_FR""#, "null"));
+    let price = value(r#"[{"amount":"9.90","currency":"EUR"}]"#, "null", r#""ecommerce""#);
+    let parent = if parent.is_empty() { "null".to_owned() } else { format!(r#""{parent}""#) };
+    format!(r#"{{"enabled":{enabled},"parent":{parent},"values":{{"sku":{sku},"name":{name},"price":{price}}}}}"#)
+}
+
+#[tokio::test]
+async fn the_queries_over_a_catalogue_run_unchanged() {
+    on_both(|store| async move {
+        let bodies = [product("one", "", true), product("two", "m", true), product("three", "lost", true), product("four", "m", false)];
+        let products: Vec<(&str, &str)> = ["1", "2", "3", "4"].into_iter().zip(bodies.iter().map(String::as_str)).collect();
+        put_products(&store, &products).await;
+        put_of(&store, &[("product-models", "m", r#"{"parent":null}"#)], &catalogue()).await;
+        let b1 = B1.replace(":cursor", "1");
+        let shown = format!(
+            "select key || ' ' || sku || ' ' || name || ' ' || case when price is null then '-' else 'price' end as v from ({b1}) y"
+        );
+        assert_eq!(texts(&store, &shown).await, ["2 two two en français price", "3 three three en français price"]);
+        assert_eq!(texts(&store, &format!("select key || ' ' || parent as v from ({B2}) y")).await, ["3 lost"]);
+        let since = "'2020-01-01T00:00:00.000000Z'";
+        texts(&store, &format!("select legacy as v from ({}) y", B3.replace(":since", since))).await;
+        let missed = format!("select learned_by as v from ({}) y", B3_MISSED.replace(":since", since));
+        assert_eq!(texts(&store, &missed).await, ["mark"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_value_of_one_record_is_found_by_its_key() {
+    on_both(|store| async move {
+        let keys: Vec<String> = (0..2_000).map(|n| format!("p{n:05}")).collect();
+        let bodies: Vec<String> = keys.iter().map(|key| product(key, "", true)).collect();
+        let products: Vec<(&str, &str)> = keys.iter().map(String::as_str).zip(bodies.iter().map(String::as_str)).collect();
+        put_products(&store, &products).await;
+        sea_orm::ConnectionTrait::execute_unprepared(store.writer(), "analyze").await.expect("analyzed");
+        let one = "select text from pmp_product_values where key = 'p00007' and attribute = 'sku'";
+        let two =
+            "select s.text from pmp_products p join pmp_product_values s on s.key = p.key and s.attribute = 'sku' where p.key = 'p00007'";
+        let (explain, column) = match store.kind() {
+            Engine::Sqlite => ("explain query plan", "detail"),
+            Engine::Postgres => ("explain", "QUERY PLAN"),
+        };
+        for query in [one, two] {
+            let rows = sea_orm::ConnectionTrait::query_all_raw(&store.reader(), store.raw(format!("{explain} {query}"), [])).await;
+            let plan: Vec<String> = rows.expect("a plan").iter().map(|row| row.try_get("", column).expect("a line")).collect();
+            let by_key = |line: &&String| line.contains("instep_entity_pkey") || line.contains("sqlite_autoindex_instep_entity_1");
+            let expected = 1 + query.matches(" join ").count();
+            assert_eq!(plan.iter().filter(by_key).count(), expected, "{query}: {plan:#?}");
+        }
+        assert_eq!(texts(&store, &format!("select text as v from ({one}) y")).await, ["p00007"]);
+        let changed = format!("select count(*) as v from ({}) y", B1.replace(":cursor", "1990"));
+        assert_eq!(texts(&store, &changed).await, ["10"]);
     })
     .await;
 }

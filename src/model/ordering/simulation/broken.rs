@@ -12,15 +12,18 @@ use crate::model::version::{Order, compare};
 /// Schedules within which a broken rule must be found out.
 const FOUND_WITHIN: u64 = 100_000;
 
-const CONSISTENT: Setting = Setting { stamps: Stamps::Millis, pushes: Pushes::Mixed, freshness: Freshness::Consistent, restore: true };
+const CONSISTENT: Setting =
+    Setting { stamps: Stamps::Millis, pushes: Pushes::Mixed, freshness: Freshness::Consistent, restore: true, scopes: false };
 const SECONDS: Setting = Setting { stamps: Stamps::Seconds, ..CONSISTENT };
 const LISTS_LAG: Setting = Setting { freshness: Freshness::ListsLag, ..SECONDS };
 const ALL_LAG: Setting = Setting { freshness: Freshness::AllLag, ..SECONDS };
 const NO_STAMPS: Setting = Setting { stamps: Stamps::None, ..CONSISTENT };
+const SCOPES: Setting = Setting { scopes: true, ..CONSISTENT };
+const SCOPES_LAG: Setting = Setting { scopes: true, ..LISTS_LAG };
 
 #[test]
 fn every_broken_rule_is_found_out() {
-    let broken: [(&str, Rule, Setting); 17] = [
+    let broken: [(&str, Rule, Setting); 20] = [
         ("a push that ties is applied", tie_is_newer, SECONDS),
         ("a push that ties is dropped", tie_is_stale, SECONDS),
         ("a delete is dropped by its version", delete_can_be_stale, CONSISTENT),
@@ -38,6 +41,9 @@ fn every_broken_rule_is_found_out() {
         ("a delete's version counts as a hint", delete_is_a_hint, ALL_LAG),
         ("the same content does not raise the version", same_is_kept, CONSISTENT),
         ("the tick forgets its epoch", no_epoch, NO_STAMPS),
+        ("out of scope is gone, whatever the version", outside_is_gone, SCOPES_LAG),
+        ("out of scope leaves nothing where a mark was", outside_leaves_nothing, SCOPES),
+        ("out of scope is not looked at", outside_is_ignored, SCOPES),
     ];
     let mut unnoticed = Vec::new();
     for (name, rule, setting) in broken {
@@ -115,8 +121,8 @@ fn no_lag(o: &Observation, row: Option<&Row>, mark: Option<&Mark>, flight: bool,
 
 fn by(o: &Observation, from: By, to: By) -> Observation {
     match o {
-        Observation::Read { by, started, version, hash } if *by == from => {
-            Observation::Read { by: to, started: *started, version: version.clone(), hash: *hash }
+        Observation::Read { by, started, version, hash, in_scope } if *by == from => {
+            Observation::Read { by: to, started: *started, version: version.clone(), hash: *hash, in_scope: *in_scope }
         }
         _ => o.clone(),
     }
@@ -188,8 +194,8 @@ fn no_epoch(o: &Observation, row: Option<&Row>, mark: Option<&Mark>, flight: boo
     let flat = |tick: Tick| Tick { epoch: 0, ..tick };
     let at = |started: &Started| Started { tick: flat(started.tick), ..*started };
     let o = match o {
-        Observation::Read { by, started, version, hash } => {
-            Observation::Read { by: *by, started: at(started), version: version.clone(), hash: *hash }
+        Observation::Read { by, started, version, hash, in_scope } => {
+            Observation::Read { by: *by, started: at(started), version: version.clone(), hash: *hash, in_scope: *in_scope }
         }
         Observation::Missing { started } => Observation::Missing { started: at(started) },
         Observation::Gone { started } => Observation::Gone { started: at(started) },
@@ -198,4 +204,28 @@ fn no_epoch(o: &Observation, row: Option<&Row>, mark: Option<&Mark>, flight: boo
     let row = row.map(|row| Row { tick: flat(row.tick), ..row.clone() });
     let mark = mark.map(|mark| Mark { tick: flat(mark.tick), ..mark.clone() });
     decide(&o, row.as_ref(), mark.as_ref(), flight, spans, now)
+}
+
+fn outside(o: &Observation) -> Option<Started> {
+    match o {
+        Observation::Read { started, in_scope: false, .. } => Some(*started),
+        _ => None,
+    }
+}
+
+fn outside_is_gone(o: &Observation, row: Option<&Row>, mark: Option<&Mark>, flight: bool, spans: &Spans, now: Timestamp) -> Verdict {
+    match outside(o) {
+        Some(started) => decide(&Observation::Gone { started }, row, mark, flight, spans, now),
+        None => decide(o, row, mark, flight, spans, now),
+    }
+}
+
+fn outside_leaves_nothing(o: &Observation, row: Option<&Row>, mark: Option<&Mark>, flight: bool, spans: &Spans, now: Timestamp) -> Verdict {
+    let verdict = decide(o, row, mark, flight, spans, now);
+    if outside(o).is_some() && row.is_none() { Verdict { row: RowAction::Keep, ..verdict } } else { verdict }
+}
+
+fn outside_is_ignored(o: &Observation, row: Option<&Row>, mark: Option<&Mark>, flight: bool, spans: &Spans, now: Timestamp) -> Verdict {
+    let verdict = decide(o, row, mark, flight, spans, now);
+    if outside(o).is_some() { Verdict { row: RowAction::Keep, ..verdict } } else { verdict }
 }

@@ -42,6 +42,7 @@ pub(super) enum End {
 struct State {
     at: i64,
     alive: bool,
+    in_scope: bool,
     stamp: i64,
     content: u8,
 }
@@ -189,9 +190,10 @@ impl World {
         self.deletes_one_in = [2, 3, 6][self.random.index(3)];
         self.spans.version_skew = Duration::from_millis([0, 0, 1_000, 60_000][self.random.index(4)]);
         let alive = self.random.one_in(2);
-        let first = State { at: self.now, alive, stamp: self.now, content: 0 };
+        let in_scope = self.scope();
+        let first = State { at: self.now, alive, in_scope, stamp: self.now, content: 0 };
         self.history.push(first);
-        if alive {
+        if alive && in_scope {
             let tick = self.next_tick();
             self.row = Some(Row { deleted: false, version: self.version(first), hash: Some(hash(first)), tick });
         }
@@ -220,11 +222,12 @@ impl World {
         let old = *self.history.last().expect("a history begins with a state");
         let never = !old.alive && self.history.iter().all(|state| !state.alive);
         let content = u8::try_from(self.random.below(CONTENTS)).unwrap_or(0);
+        let fresh = State { at: self.now, alive: true, in_scope: self.scope(), stamp: self.now, content };
         let new = match (old.alive, self.random.below(self.deletes_one_in)) {
             (true, 0) => State { at: self.now, alive: false, ..old },
-            (true, _) => State { at: self.now, alive: true, stamp: self.now, content },
-            (false, _) if never => State { at: self.now, alive: true, stamp: self.now, content },
-            (false, 0) if self.setting.restore => State { at: self.now, alive: true, stamp: self.now, content },
+            (true, _) => fresh,
+            (false, _) if never => fresh,
+            (false, 0) if self.setting.restore => fresh,
             // From the bin: the stamp and the content of before.
             (false, _) if self.setting.restore => State { at: self.now, alive: true, ..old },
             (false, _) => return,
@@ -234,6 +237,11 @@ impl World {
         self.note("upstream", &observation);
         let copies = 1 + u8::from(self.random.one_in(4));
         self.told.push(Told { observation, copies });
+    }
+
+    /// Whether the next state is to be held. Where scopes change, they do so often.
+    fn scope(&mut self) -> bool {
+        !self.setting.scopes || !self.random.one_in(2)
     }
 
     fn event(&mut self, state: State) -> Observation {
@@ -249,6 +257,8 @@ impl World {
             Pushes::Thin => false,
             Pushes::Mixed => self.random.one_in(2),
         };
+        // Of a state that is not to be held nothing comes along.
+        let whole = whole && state.in_scope;
         let version = self.version(state).filter(|_| whole || !self.random.one_in(3));
         Observation::Push { delete: false, version, hash: whole.then(|| hash(state)) }
     }
@@ -306,7 +316,7 @@ impl World {
         let Flight { by, started, shown } = self.flights.swap_remove(at);
         let Some(state) = shown.filter(|_| !self.random.one_in(8)) else { return };
         let observation = match (state.alive, by) {
-            (true, _) => Observation::Read { by, started, version: self.version(state), hash: hash(state) },
+            (true, _) => Observation::Read { by, started, version: self.version(state), hash: hash(state), in_scope: state.in_scope },
             (false, By::Key) => Observation::Gone { started },
             (false, By::Bulk) => Observation::Missing { started },
             // A list is compared with the live rows that we hold.
@@ -344,7 +354,7 @@ impl World {
     fn agrees(&self) -> bool {
         let truth = *self.history.last().expect("a history begins with a state");
         let live = self.row.as_ref().filter(|row| !row.deleted);
-        live.and_then(|row| row.hash) == truth.alive.then(|| hash(truth))
+        live.and_then(|row| row.hash) == (truth.alive && truth.in_scope).then(|| hash(truth))
     }
 
     fn next_tick(&mut self) -> Tick {
@@ -377,9 +387,9 @@ impl World {
             Observation::Push { delete, version: v, hash } => {
                 format!("push delete {delete} version {:?} content {:?}", v.as_ref().map(version), hash.map(|hash| hash.0[0]))
             }
-            Observation::Read { by, started, version: v, hash } => {
+            Observation::Read { by, started, version: v, hash, in_scope } => {
                 format!(
-                    "{by:?} at {} tick {} version {:?} content {}",
+                    "{by:?} at {} tick {} version {:?} content {} in scope {in_scope}",
                     instant(started.at),
                     tick(started.tick),
                     v.as_ref().map(version),
