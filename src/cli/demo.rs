@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{EX_SOFTWARE, EX_USAGE, complain, runtime};
 use crate::store::{self, reader};
 
+mod akeneo;
 mod arm;
 mod compare;
 mod outcome;
@@ -27,14 +29,19 @@ use process::Directory;
 
 /// Arguments of `instep demo`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  instep demo\n  instep demo --quick\n  instep demo --arm hooks --tamper 3\n  \
+#[command(
+    after_help = "Examples:\n  instep demo\n  instep demo --quick\n  instep demo --upstream akeneo\n  instep demo --arm hooks --tamper 3\n  \
     instep demo --store postgresql://user@127.0.0.1:5432/\n\n\
-    Exit code 0: everything held. 1: something did not, or records were tampered with.")]
+    Exit code 0: everything held. 1: something did not, or records were tampered with."
+)]
 pub struct Args {
     /// The same in small, in less than a minute: 10,000 records, all arms at once
     #[arg(long)]
     pub quick: bool,
-    /// One arm alone
+    /// Which fake upstream
+    #[arg(long, value_enum, default_value_t = Kind::Productive)]
+    pub upstream: Kind,
+    /// One arm alone; of Productive
     #[arg(long, value_enum)]
     pub arm: Option<Arm>,
     /// Change so many records behind everybody's back after the end of the last arm: they must be named
@@ -52,6 +59,15 @@ pub struct Args {
     /// Answer as JSON, for scripts
     #[arg(long)]
     pub json: bool,
+}
+
+/// The upstreams that there is a demo of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// A Productive.io organisation, in three arms
+    Productive,
+    /// An Akeneo PIM, through the phases of a move from the Events API to the Event Platform
+    Akeneo,
 }
 
 /// Why an arm came to no verdict.
@@ -92,6 +108,9 @@ pub fn run(args: &Args) -> ExitCode {
     {
         return complain(EX_USAGE, "--store takes the url of a PostgreSQL server; without it SQLite is used");
     }
+    if args.upstream != Kind::Productive && args.arm.is_some() {
+        return complain(EX_USAGE, "--arm is of the Productive demo; this one has phases, and goes through all of them");
+    }
     let runtime = match runtime(2) {
         Ok(runtime) => runtime,
         Err(error) => return complain(EX_SOFTWARE, error),
@@ -101,7 +120,7 @@ pub fn run(args: &Args) -> ExitCode {
             (Ok(term), Ok(int)) => (term, int),
             (Err(error), _) | (_, Err(error)) => return complain(EX_SOFTWARE, error),
         };
-        let stop = tokio_util::sync::CancellationToken::new();
+        let stop = CancellationToken::new();
         let told = async {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
             stop.cancel();
@@ -114,7 +133,14 @@ pub fn run(args: &Args) -> ExitCode {
     })
 }
 
-async fn prove(args: &Args, stop: &tokio_util::sync::CancellationToken) -> ExitCode {
+async fn prove(args: &Args, stop: &CancellationToken) -> ExitCode {
+    match args.upstream {
+        Kind::Productive => prove_arms(args, stop).await,
+        Kind::Akeneo => akeneo::prove(args, stop).await,
+    }
+}
+
+async fn prove_arms(args: &Args, stop: &CancellationToken) -> ExitCode {
     let arms: Vec<Arm> = Arm::ALL.into_iter().filter(|arm| args.arm.is_none_or(|wanted| wanted == *arm)).collect();
     let last = arms.last().copied();
     let one = |arm: Arm| {
@@ -140,11 +166,20 @@ async fn prove(args: &Args, stop: &tokio_util::sync::CancellationToken) -> ExitC
     }
 }
 
-/// One arm with a directory and, on PostgreSQL, a database of its own, which end with it however it ends.
-async fn trial(args: &Args, arm: Arm, tamper: Option<usize>, stop: &tokio_util::sync::CancellationToken) -> Result<Outcome, Error> {
+async fn trial(args: &Args, arm: Arm, tamper: Option<usize>, stop: &CancellationToken) -> Result<Outcome, Error> {
     let plan = Plan::new(arm, args.seed, args.quick);
-    let directory = Directory::new(arm.word(), args.keep)?;
-    let database = format!("instep_demo_{}_{}", uuid::Uuid::now_v7().simple(), arm.word());
+    within(args, arm.word(), stop, async |directory: &Directory, store: &str| arm::run(&plan, directory, store, tamper).await).await
+}
+
+/// Runs a trial with a directory and, on PostgreSQL, a database of its own, which end with it however it ends.
+async fn within<T>(
+    args: &Args,
+    word: &str,
+    stop: &CancellationToken,
+    run: impl AsyncFnOnce(&Directory, &str) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let directory = Directory::new(word, args.keep)?;
+    let database = format!("instep_demo_{}_{word}", uuid::Uuid::now_v7().simple());
     let store = match &args.store {
         None => format!("sqlite://{}/replica.db", directory.path.display()),
         Some(server) => {
@@ -153,11 +188,11 @@ async fn trial(args: &Args, arm: Arm, tamper: Option<usize>, stop: &tokio_util::
         }
     };
     let outcome = tokio::select! {
-        outcome = arm::run(&plan, &directory, &store, tamper) => outcome,
+        outcome = run(&directory, &store) => outcome,
         () = stop.cancelled() => Err(Error::Process("stopped".to_owned())),
     };
     if args.keep {
-        say(arm, format_args!("kept: {} and {store}", directory.path.display()));
+        say(word, format_args!("kept: {} and {store}", directory.path.display()));
     } else if let Some(server) = &args.store {
         reader::drop_database(&database_url(server, "postgres")?, &database).await?;
     }
@@ -193,7 +228,7 @@ fn show(args: &Args, results: &[(Arm, Result<Outcome, Error>)]) -> io::Result<()
 }
 
 /// A line of progress on standard error.
-fn say(arm: Arm, what: std::fmt::Arguments<'_>) {
+fn say(word: &str, what: std::fmt::Arguments<'_>) {
     // Nobody is left to tell where standard error is closed.
-    let _ = writeln!(io::stderr(), "[{}] {what}", arm.word());
+    let _ = writeln!(io::stderr(), "[{word}] {what}");
 }

@@ -64,7 +64,7 @@ async fn start<'a>(plan: &'a Plan, directory: &'a Directory, store: &str) -> Res
     let ports = free_ports()?;
     let token = directory.write("token", TOKEN)?;
     let config = directory.write("instep.toml", &plan.config(store, &api, &token, ports))?.display().to_string();
-    say(plan.arm, format_args!("an organisation of about {entities} records at {api}"));
+    say(plan.arm.word(), format_args!("an organisation of about {entities} records at {api}"));
     let mut daemon = Running::start(own_program(&["run", "--config", &config], &directory.path, DAEMON_LOG)?)?;
     let replica = Replica::open(clock, store, ports[1], &mut daemon, directory).await?;
     let specs = specs(&api)?;
@@ -96,7 +96,7 @@ impl Trial<'_> {
         self.swept(BACKFILL_DEADLINE, "the end of the backfill", None).await?;
         let backfill = self.since(begin);
         let after_backfill = self.upstream.report().await?;
-        say(arm, format_args!("backfill done in {:.1} s", backfill.as_secs_f64()));
+        say(arm.word(), format_args!("backfill done in {:.1} s", backfill.as_secs_f64()));
         if arm.hooks() {
             self.register().await?;
         }
@@ -107,17 +107,17 @@ impl Trial<'_> {
         }
         let before_churn = self.upstream.report().await?;
         let churn_at = self.clock.now();
-        say(arm, format_args!("{} changes at {} a second", self.plan.changes, self.plan.per_second));
-        self.upstream.churn(&self.plan.churn(), CHURN_DEADLINE).await?;
+        say(arm.word(), format_args!("{} changes at {} a second", self.plan.changes, self.plan.per_second));
+        self.upstream.churn_and_edit(&self.plan.churn(), CHURN_DEADLINE).await?;
         let quiet_at = self.clock.monotonic();
         let quiet_wall = self.clock.now();
-        say(arm, format_args!("the churn is over and every delivery made; waiting for the replica"));
+        say(arm.word(), format_args!("the churn is over and every delivery made; waiting for the replica"));
         self.settle(quiet_wall).await?;
         let settled = self.since(quiet_at);
         let report = self.upstream.report().await?;
-        say(arm, format_args!("settled after {:.1} s; comparing field by field", settled.as_secs_f64()));
+        say(arm.word(), format_args!("settled after {:.1} s; comparing field by field", settled.as_secs_f64()));
         let comparison = compare(&self.upstream, &self.replica.reader, SOURCE, &self.specs).await?;
-        let changes = self.upstream.changes().await?;
+        let changes = self.upstream.changes(0).await?;
         let rows = self.replica.change_rows(SOURCE, churn_at).await?;
         let vm_hwm_kib = self.daemon.high_water_kib().unwrap_or(0);
         let reports = outcome::Reports { after_backfill, before_churn, end: report };
@@ -139,7 +139,7 @@ impl Trial<'_> {
             let log = tail(&self.directory.path.join("hooks.log"));
             return Err(Error::Process(format!("`instep hooks create` failed: {log}")));
         }
-        say(self.plan.arm, format_args!("webhooks registered"));
+        say(self.plan.arm.word(), format_args!("webhooks registered"));
         Ok(())
     }
 

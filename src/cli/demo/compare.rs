@@ -35,40 +35,59 @@ pub(super) struct Comparison {
     pub(super) differences: Vec<Difference>,
 }
 
-/// Compares all resources of `source`.
+/// Compares two documents of one record.
+pub(super) type Payloads = fn(&mut OfRecord<'_>, &Value, &Value);
+
+impl Comparison {
+    /// Compares all records of a resource with the rows of its view.
+    pub(super) async fn add(
+        &mut self,
+        reader: &Reader,
+        source: &str,
+        spec: &ResourceSpec,
+        records: &BTreeMap<String, Value>,
+        payloads: Payloads,
+    ) -> Result<(), Error> {
+        let names: Vec<String> = spec.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
+        let mut columns = vec!["key", "payload"];
+        columns.extend(names.iter().map(String::as_str));
+        let rows = reader.texts(&columns, &format!("{source}_{}", spec.name.as_str().replace('-', "_"))).await?;
+        let mut rows: BTreeMap<String, TextRow> =
+            rows.into_iter().map(|mut row| (row[0].take().unwrap_or_default(), row.split_off(1))).collect();
+        self.entities += records.len();
+        for (key, record) in records {
+            let mut of_record = OfRecord { spec, key, found: &mut self.differences };
+            match rows.remove(key) {
+                None => of_record.differs("*", "exists", "no row"),
+                Some(row) => of_record.compare(record, &row, payloads),
+            }
+        }
+        for key in rows.keys() {
+            OfRecord { spec, key, found: &mut self.differences }.differs("*", "does not exist", "a live row");
+        }
+        Ok(())
+    }
+}
+
+/// Compares all resources of a Productive organisation.
 pub(super) async fn compare(upstream: &Upstream, reader: &Reader, source: &str, specs: &[ResourceSpec]) -> Result<Comparison, Error> {
     let mut found = Comparison::default();
     for spec in specs {
         let records = upstream.collection(spec.name.as_str()).await?;
-        let names: Vec<String> = spec.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
-        let mut columns = vec!["key", "payload"];
-        columns.extend(names.iter().map(String::as_str));
-        let rows = reader.texts(&columns, &format!("{source}_{}", spec.name)).await?;
-        let mut rows: BTreeMap<String, TextRow> =
-            rows.into_iter().map(|mut row| (row[0].take().unwrap_or_default(), row.split_off(1))).collect();
-        found.entities += records.len();
-        for (key, record) in &records {
-            let mut of_record = OfRecord { spec, key, found: &mut found.differences };
-            match rows.remove(key) {
-                None => of_record.differs("*", "exists", "no row"),
-                Some(row) => of_record.compare(record, &row),
-            }
-        }
-        for key in rows.keys() {
-            OfRecord { spec, key, found: &mut found.differences }.differs("*", "does not exist", "a live row");
-        }
+        found.add(reader, source, spec, &records, |of_record, record, payload| of_record.compare_payload(record, payload)).await?;
     }
     Ok(found)
 }
 
-struct OfRecord<'a> {
+/// One record under comparison.
+pub(super) struct OfRecord<'a> {
     spec: &'a ResourceSpec,
     key: &'a str,
     found: &'a mut Vec<Difference>,
 }
 
 impl OfRecord<'_> {
-    fn differs(&mut self, field: &str, upstream: impl ToString, replica: impl ToString) {
+    pub(super) fn differs(&mut self, field: &str, upstream: impl ToString, replica: impl ToString) {
         let (resource, key) = (self.spec.name.to_string(), self.key.to_owned());
         self.found.push(Difference {
             resource,
@@ -80,10 +99,10 @@ impl OfRecord<'_> {
     }
 
     /// `row`: the payload, then the columns of the spec in their order.
-    fn compare(&mut self, record: &Value, row: &TextRow) {
+    fn compare(&mut self, record: &Value, row: &TextRow, payloads: Payloads) {
         let (payload, columns) = (row.first().cloned().flatten(), row.get(1..).unwrap_or_default());
         match payload.as_deref().map(serde_json::from_str::<Value>) {
-            Some(Ok(payload)) => self.compare_payload(record, &payload),
+            Some(Ok(payload)) => payloads(self, record, &payload),
             _ => self.differs("payload", "a document", payload.unwrap_or_else(|| "null".to_owned())),
         }
         let spec = self.spec;
@@ -125,7 +144,7 @@ impl OfRecord<'_> {
         }
     }
 
-    fn compare_values(&mut self, path: &str, upstream: Option<&Value>, replica: Option<&Value>) {
+    pub(super) fn compare_values(&mut self, path: &str, upstream: Option<&Value>, replica: Option<&Value>) {
         if upstream != replica {
             let text = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), ToString::to_string);
             self.differs(path, text(upstream), text(replica));

@@ -39,14 +39,14 @@ pub(super) struct Reports {
 /// From a change upstream to its row, in milliseconds beyond the injected delay.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub(super) struct Visible {
-    n: usize,
-    p50_ms: f64,
-    p99_ms: f64,
-    max_ms: f64,
+    pub(super) n: usize,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) max_ms: f64,
     /// The longest delay that was injected into any of them.
-    injected_max_ms: f64,
+    pub(super) injected_max_ms: f64,
     /// Last changes that left no row: undone before anybody looked, or without any new content.
-    without_row: usize,
+    pub(super) without_row: usize,
 }
 
 /// What an arm showed.
@@ -229,10 +229,7 @@ impl Outcome {
         for failure in &self.failures {
             writeln!(out, "  FAILED: {failure}")?;
         }
-        for difference in self.differences.iter().take(LISTED) {
-            let Difference { resource, key, field, upstream, replica } = difference;
-            writeln!(out, "  difference: {resource} {key} {field}: upstream {upstream}, replica {replica}")?;
-        }
+        show_differences(out, &self.differences)?;
         match self.tampering_found {
             Some(true) => writeln!(out, "  TAMPERED WITH after the end, and named by the comparison: {}", self.tampered.join(", ")),
             Some(false) => {
@@ -243,8 +240,16 @@ impl Outcome {
     }
 }
 
+/// The first differences, one by one.
+pub(super) fn show_differences(out: &mut impl Write, differences: &[Difference]) -> io::Result<()> {
+    for Difference { resource, key, field, upstream, replica } in differences.iter().take(LISTED) {
+        writeln!(out, "  difference: {resource} {key} {field}: upstream {upstream}, replica {replica}")?;
+    }
+    Ok(())
+}
+
 /// Measures the last change of every entity, which alone has a state of its own to wait for: those before may be passed over.
-fn visible(changes: &[Change], rows: &[Seen]) -> Visible {
+pub(super) fn visible(changes: &[Change], rows: &[Seen]) -> Visible {
     let last: HashMap<(&str, &str), &Change> =
         changes.iter().map(|change| ((change.resource.as_str(), change.key.as_str()), change)).collect();
     let shown: HashMap<(&str, &str), i64> = rows.iter().map(|row| ((row.resource.as_str(), row.key.as_str()), row.at.0)).collect();

@@ -31,6 +31,11 @@ impl Replica {
         Ok(Self { reader: Reader::open(store).await? })
     }
 
+    /// Opens the store of a daemon that has ended.
+    pub(super) async fn closed(store: &str) -> Result<Self, Error> {
+        Ok(Self { reader: Reader::open(store).await? })
+    }
+
     /// Whether every resource has been swept (after an instant) and no mark is left of it.
     pub(super) async fn swept_since(&self, n_resources: usize, after: Option<Timestamp>) -> Result<bool, Error> {
         let rows = self.reader.texts(&["resource", "complete_as_of"], "instep_resources").await?;

@@ -41,13 +41,14 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// `api` is the address that the sandbox says when it starts: `http://127.0.0.1:port/api/v2/`.
-    pub(super) fn new(api: &str) -> Result<Self, Error> {
+    /// `address` is what the sandbox says when it starts: `http://127.0.0.1:port/`, with a path behind it where its API has one.
+    pub(super) fn new(address: &str) -> Result<Self, Error> {
         // An error only says that the provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
-        let root = api.strip_suffix("/api/v2/").ok_or_else(|| Error::Answer(format!("the sandbox says `{api}` instead of its address")))?;
-        Ok(Self { client, root: root.to_owned() })
+        let url =
+            url::Url::parse(address).map_err(|error| Error::Answer(format!("the sandbox says `{address}` as its address: {error}")))?;
+        Ok(Self { client, root: url.origin().ascii_serialization() })
     }
 
     /// All records of a collection by their keys, with the linkage of all relations.
@@ -56,7 +57,7 @@ impl Upstream {
         let mut next = Some(format!("{}/api/v2/{name}?include=*&page[size]=200&page[after]=", self.root));
         for _ in 0..PAGES_MAX {
             let Some(url) = next.take() else { return Ok(records) };
-            let mut page = self.answer(self.client.get(&url).header(OBSERVER, "1")).await?;
+            let mut page = self.observe(&url).await?;
             let Some(Value::Array(rows)) = page.get_mut("data").map(Value::take) else {
                 return Err(Error::Answer(format!("a page of {name} has no list in `data`")));
             };
@@ -78,10 +79,20 @@ impl Upstream {
         self.post("faults", patch).await.map(|_| ())
     }
 
+    /// Starts the churn, types into some records meanwhile, and waits until all has ended and no delivery is left.
+    pub(super) async fn churn_and_edit(&self, job: &Value, deadline: Duration) -> Result<(), Error> {
+        self.post("churn", job).await?;
+        self.keep_editing().await?;
+        self.quiesce(deadline).await
+    }
+
     /// Starts the churn and waits until it has ended and no delivery is left.
     pub(super) async fn churn(&self, job: &Value, deadline: Duration) -> Result<(), Error> {
         self.post("churn", job).await?;
-        self.keep_editing().await?;
+        self.quiesce(deadline).await
+    }
+
+    async fn quiesce(&self, deadline: Duration) -> Result<(), Error> {
         let timeout_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         self.post("quiesce", &json!({ "timeout_ms": timeout_ms })).await.map(|_| ())
     }
@@ -89,7 +100,7 @@ impl Upstream {
     /// Somebody types into the names of companies, which nobody deletes meanwhile.
     async fn keep_editing(&self) -> Result<(), Error> {
         let url = format!("{}/api/v2/companies?page[size]={HOT_RECORDS}", self.root);
-        let page = self.answer(self.client.get(url).header(OBSERVER, "1")).await?;
+        let page = self.observe(&url).await?;
         let rows = page.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
         for edit in 0..HOT_EDITS {
             for key in rows.iter().filter_map(|row| row.get("id")) {
@@ -104,37 +115,40 @@ impl Upstream {
     /// Changes records without a trace; which.
     pub(super) async fn tamper(&self, records: usize) -> Result<Vec<(String, String)>, Error> {
         let answer = self.post("tamper", &json!({ "records": records, "seed": 7 })).await?;
-        let text = |row: &Value, name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let rows = answer.get("records").and_then(Value::as_array).cloned().unwrap_or_default();
-        Ok(rows.iter().map(|row| (text(row, "collection"), text(row, "id"))).collect())
+        Ok(rows.iter().map(entity).collect())
     }
 
-    /// The log of changes from its beginning.
-    pub(super) async fn changes(&self) -> Result<Vec<Change>, Error> {
+    /// The log of changes behind the first `after`.
+    pub(super) async fn changes(&self, after: usize) -> Result<Vec<Change>, Error> {
         let mut changes: Vec<Change> = Vec::new();
         loop {
-            let lines = self.get(&format!("changes?after={}", changes.len())).await?;
+            let lines = self.get(&format!("changes?after={}", after + changes.len())).await?;
             let lines = lines.as_array().cloned().unwrap_or_default();
             if lines.is_empty() {
                 return Ok(changes);
             }
-            let text = |line: &Value, name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
             let number = |line: &Value, name: &str| line.get(name).and_then(Value::as_i64).unwrap_or_default();
-            changes.extend(lines.iter().map(|line| Change {
-                resource: text(line, "collection"),
-                key: text(line, "id"),
-                operation: text(line, "operation"),
-                at_us: number(line, "at_us"),
-                settled_at_us: number(line, "settled_at_us"),
+            changes.extend(lines.iter().map(|line| {
+                let (resource, key) = entity(line);
+                let (at_us, settled_at_us) = (number(line, "at_us"), number(line, "settled_at_us"));
+                Change { resource, key, operation: text(line, "operation"), at_us, settled_at_us }
             }));
         }
+    }
+
+    /// What is really there: the answer to the true state's observer. `url` is absolute, or a path of this sandbox.
+    pub(super) async fn observe(&self, url: &str) -> Result<Value, Error> {
+        let url = if url.starts_with('/') { format!("{}{url}", self.root) } else { url.to_owned() };
+        self.answer(self.client.get(url).header(OBSERVER, "1")).await
     }
 
     async fn get(&self, verb: &str) -> Result<Value, Error> {
         self.answer(self.client.get(format!("{}/__sandbox/{verb}", self.root))).await
     }
 
-    async fn post(&self, verb: &str, body: &Value) -> Result<Value, Error> {
+    /// Has the sandbox do something.
+    pub(super) async fn post(&self, verb: &str, body: &Value) -> Result<Value, Error> {
         self.answer(self.client.post(format!("{}/__sandbox/{verb}", self.root)).body(body.to_string())).await
     }
 
@@ -147,4 +161,14 @@ impl Upstream {
         }
         serde_json::from_slice(&bytes).map_err(|error| Error::Answer(format!("the sandbox's answer cannot be read: {error}")))
     }
+}
+
+/// Which record a line is about; the sandboxes name it in their vendors' words.
+fn entity(line: &Value) -> (String, String) {
+    let either = |one: &str, other: &str| if line.get(one).is_some() { text(line, one) } else { text(line, other) };
+    (either("collection", "resource"), either("id", "key"))
+}
+
+fn text(line: &Value, name: &str) -> String {
+    line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
