@@ -11,6 +11,7 @@
 mod acks;
 mod changes;
 mod churn;
+mod cloud_event;
 mod control;
 mod couriers;
 mod coverage;

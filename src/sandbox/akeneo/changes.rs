@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::cloud_event;
 use super::options::Faults;
 use super::resource::Resource as R;
 use super::state::Inner;
@@ -107,6 +108,8 @@ pub(super) struct Happening {
     pub(super) at_us: i64,
     /// Only the list of a family's attributes changed, of which the Event Platform does not tell.
     pub(super) silent_on_platform: bool,
+    /// What an update changed of a product or model.
+    pub(super) delta: Option<Value>,
 }
 
 /// One line of the log of changes.
@@ -160,7 +163,7 @@ impl Inner {
     /// Creates a record, or brings one back.
     pub(super) fn create(&mut self, resource: R, key: &str, record: Record, operation: Operation, manner: &Manner) {
         let record = self.world.put(resource, key, record, manner.now_us);
-        self.note(resource, key, &record, operation, false, manner);
+        self.note(resource, key, (None, &record), operation, manner);
     }
 
     /// Edits a live record; false when there is none.
@@ -174,13 +177,18 @@ impl Inner {
             record.updated_s = record.updated_s.max(manner.now_us.div_euclid(1_000_000));
         }
         let record = self.world.put(resource, key, record, manner.now_us);
-        let silent = resource == R::Families && old.document != record.document && except_attributes(&old) == except_attributes(&record);
-        self.note(resource, key, &record, Operation::Update, silent, manner);
+        self.note(resource, key, (Some(&old), &record), Operation::Update, manner);
         true
     }
 
-    /// Deletes a record; false when there is none. With a model go its descendants, of which nobody is told.
+    /// Deletes a record; false when there is none. With a model go its descendants, with a container what lies in it; of those
+    /// nobody is told.
     pub(super) fn delete(&mut self, resource: R, key: &str, manner: &Manner) -> bool {
+        for inner in R::records().filter(|inner| inner.spec().container == Some(resource)) {
+            for key in self.world.inside(inner, key) {
+                self.delete_untold(inner, &key, manner);
+            }
+        }
         if resource == R::ProductModels {
             for child in self.world.children(R::ProductModels, key) {
                 self.delete_untold(R::ProductModels, &child, manner);
@@ -189,7 +197,7 @@ impl Inner {
             self.delete_variants(key, manner);
         }
         let Some(record) = self.world.remove(resource, key, manner.now_us) else { return false };
-        self.note(resource, key, &record, Operation::Delete, false, manner);
+        self.note(resource, key, (None, &record), Operation::Delete, manner);
         true
     }
 
@@ -222,10 +230,16 @@ impl Inner {
         self.changes.push(change);
     }
 
-    fn note(&mut self, resource: R, key: &str, record: &Arc<Record>, operation: Operation, silent: bool, manner: &Manner) {
+    /// Logs and announces a change; `states` are that before an update and the present one.
+    fn note(&mut self, resource: R, key: &str, states: (Option<&Record>, &Arc<Record>), operation: Operation, manner: &Manner) {
         if !manner.announce {
             return;
         }
+        let (before, record) = states;
+        let only_attributes = |old: &Record| {
+            resource == R::Families && old.document != record.document && except_attributes(old) == except_attributes(record)
+        };
+        let delta = before.filter(|_| resource.has_values()).map(|old| cloud_event::changes(&self.world, key, old, record));
         self.log(resource, key, operation, manner.now_us);
         let happening = Arc::new(Happening {
             change: self.changes.len() - 1,
@@ -235,7 +249,8 @@ impl Inner {
             record: Arc::clone(record),
             author: manner.author.clone(),
             at_us: manner.now_us,
-            silent_on_platform: silent,
+            silent_on_platform: before.is_some_and(only_attributes),
+            delta,
         });
         let pending = self.events_api.queue(&happening, &mut self.injector) + self.platform.queue(&happening, &mut self.injector);
         if let Some(change) = self.changes.last_mut().filter(|_| pending > 0) {

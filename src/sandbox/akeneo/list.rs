@@ -33,8 +33,7 @@ pub(super) fn find<'a>(renderer: &Renderer<'a>, listed: Listed<'_>, query: &Quer
         From::Page(_) => String::new(),
         From::After(key) => listed.container.map_or_else(|| key.clone(), |container| format!("{container}/{key}")),
     };
-    let matching =
-        candidates(&view, listed, query, &begin).into_iter().filter(|(key, record)| matches(renderer, listed, query, key, record));
+    let matching = candidates(&view, listed, query, &begin).filter(|(key, record)| matches(renderer, listed, query, key, record));
     let (mut rows, mut total) = (Vec::new(), None);
     match query.from {
         From::After(_) => rows.extend(matching.take(query.limit)),
@@ -52,20 +51,23 @@ pub(super) fn find<'a>(renderer: &Renderer<'a>, listed: Listed<'_>, query: &Quer
     Found { rows, total, stale: view.is_stale() }
 }
 
+type Rows<'v, 'a> = Box<dyn Iterator<Item = (&'a str, &'a Arc<Record>)> + 'v>;
+
 /// All records of the container behind a key; where keys are asked for only those, so that a bulk read is no scan.
-fn candidates<'a>(view: &View<'a>, listed: Listed<'_>, query: &Query, begin: &str) -> Vec<(&'a str, &'a Arc<Record>)> {
-    let whole = |key: &str| listed.container.map_or_else(|| key.to_owned(), |container| format!("{container}/{key}"));
+fn candidates<'v, 'a>(view: &'v View<'a>, listed: Listed<'v>, query: &'v Query, begin: &'v str) -> Rows<'v, 'a> {
+    let whole = move |key: &str| listed.container.map_or_else(|| key.to_owned(), |container| format!("{container}/{key}"));
     let keys = query.conditions.iter().find_map(|condition| match condition {
         Condition::Keys(keys) => Some(keys),
         _ => None,
     });
     if let Some(keys) = keys {
-        return keys.iter().map(|key| whole(key)).filter(|key| key.as_str() > begin).filter_map(|key| view.get(&key)).collect();
+        let behind = keys.iter().map(move |key| whole(key)).filter(move |key| key.as_str() > begin);
+        return Box::new(behind.filter_map(|key| view.get(&key)));
     }
-    let prefix = listed.container.map(|container| format!("{container}/"));
-    let begin = if begin.is_empty() { prefix.as_deref().unwrap_or_default() } else { begin };
-    let in_container = |key: &str| prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix.as_str()));
-    view.after(begin).take_while(|(key, _)| in_container(key)).collect()
+    let prefix = listed.container.map_or_else(String::new, |container| format!("{container}/"));
+    let begin = if begin.is_empty() { prefix.as_str() } else { begin };
+    let rows = view.after(begin);
+    Box::new(rows.take_while(move |(key, _)| key.starts_with(&prefix)))
 }
 
 fn matches(renderer: &Renderer<'_>, listed: Listed<'_>, query: &Query, key: &str, record: &Record) -> bool {

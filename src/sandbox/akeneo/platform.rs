@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::acks::Acks;
-use super::changes::{Author, Happening, Operation, System};
+use super::changes::{Happening, System};
+use super::cloud_event;
 use super::invent;
 use super::moment;
 use super::options::{Faults, Options, micros};
-use super::resource::{code, container};
 use crate::sandbox::faults::Injector;
 
 /// Deliveries of one subscription at a time.
@@ -19,7 +19,6 @@ const IN_FLIGHT_MAX: usize = 64;
 const SUCCESS_MIN: f64 = 0.9;
 /// When a failed delivery is tried again, in minutes.
 const RETRIES_MIN: [i64; 3] = [5, 10, 20];
-pub(super) const TYPE_PREFIX: &str = "com.akeneo.pim.v1.";
 
 /// Whether a subscription receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,47 +204,42 @@ impl Platform {
     }
 
     /// Queues a change for all subscriptions that want it; how many deliveries of it will come.
-    pub(super) fn queue(&mut self, happening: &Arc<Happening>, injector: &mut Injector<Faults>) -> usize {
-        let Some(announced) = happening.resource.spec().announced.filter(|_| self.enabled && !happening.silent_on_platform) else {
+    pub(super) fn queue(&mut self, happening: &Happening, injector: &mut Injector<Faults>) -> usize {
+        if !self.enabled || happening.silent_on_platform {
             return 0;
-        };
-        let verb = match happening.operation {
-            Operation::Create | Operation::Restore => "created",
-            Operation::Update => "updated",
-            Operation::Delete => "deleted",
-        };
-        let kind = format!("{TYPE_PREFIX}{}.{verb}", announced.stem);
-        let wanted = |subscription: &&Subscription| subscription.events.contains(&kind) && subscription.live_us <= happening.at_us;
-        let ids: Vec<String> = self.subscriptions.values().filter(wanted).map(|subscription| subscription.id.clone()).collect();
+        }
         let mut queued = 0;
-        for id in ids {
-            if self.subscriptions.get(&id).is_some_and(|subscription| subscription.status != Status::Active) {
-                self.count("lost_while_not_active");
-                continue;
-            }
-            self.count("queued");
-            let dues = System::EventPlatform.dues(injector, happening.at_us);
-            if dues.is_empty() {
-                self.count("lost");
-            }
-            let event_id = self.new_id(happening.at_us);
-            let Some(subscription) = self.subscriptions.get_mut(&id) else { continue };
-            let data = data(happening, subscription.send_identifier, &self.options);
-            let body: Arc<str> = cloud_event(&event_id, &kind, &id, happening.at_us, &data).into();
-            for due_us in dues {
-                self.next_number += 1;
-                let delivery = Delivery {
-                    number: self.next_number,
-                    change: happening.change,
-                    body: Arc::clone(&body),
-                    attempt: 0,
-                    throttled_us: None,
-                };
-                subscription.waiting.insert((due_us, delivery.number), delivery);
-                queued += 1;
+        for kind in cloud_event::types(happening) {
+            let wanted = |subscription: &&Subscription| subscription.events.contains(&kind) && subscription.live_us <= happening.at_us;
+            let ids: Vec<String> = self.subscriptions.values().filter(wanted).map(|subscription| subscription.id.clone()).collect();
+            for id in ids {
+                queued += self.queue_for(&id, &kind, happening, injector);
             }
         }
         queued
+    }
+
+    fn queue_for(&mut self, id: &str, kind: &str, happening: &Happening, injector: &mut Injector<Faults>) -> usize {
+        if self.subscriptions.get(id).is_none_or(|subscription| subscription.status != Status::Active) {
+            self.count("lost_while_not_active");
+            return 0;
+        }
+        self.count("queued");
+        let dues = System::EventPlatform.dues(injector, happening.at_us);
+        if dues.is_empty() {
+            self.count("lost");
+        }
+        let event_id = self.new_id(happening.at_us);
+        let Some(subscription) = self.subscriptions.get_mut(id) else { return 0 };
+        let data = cloud_event::data(happening, kind, subscription.send_identifier, &self.options);
+        let body: Arc<str> = cloud_event::written(&event_id, kind, id, happening.at_us, &data).into();
+        for due_us in &dues {
+            self.next_number += 1;
+            let number = self.next_number;
+            let delivery = Delivery { number, change: happening.change, body: Arc::clone(&body), attempt: 0, throttled_us: None };
+            subscription.waiting.insert((*due_us, number), delivery);
+        }
+        dues.len()
     }
 
     /// The next delivery that may be sent; at an address of the Events API nothing ever arrives.
@@ -415,35 +409,4 @@ impl Platform {
         let secret = contact["notification_webhook_secret"].as_str().unwrap_or_default().to_owned();
         self.notifications.push_back(Notification { url: url.to_owned(), secret, body: body.to_string() });
     }
-}
-
-/// What an event carries: identifiers alone.
-fn data(happening: &Happening, send_identifier: bool, options: &Options) -> Value {
-    let Some(announced) = happening.resource.spec().announced else { return json!({}) };
-    let mut record = match happening.resource {
-        super::resource::Resource::Products => json!({ "uuid": happening.key }),
-        _ => json!({ "code": code(&happening.key) }),
-    };
-    if let Some(identifier) = happening.record.document.get("identifier").filter(|identifier| send_identifier && identifier.is_string()) {
-        record["identifier"] = identifier.clone();
-    }
-    if let Some(name) = announced.container {
-        record[name] = json!({ "code": container(&happening.key) });
-    }
-    json!({ announced.data: record, "author": author(&happening.author, options) })
-}
-
-/// A connection is known here by its client id, a user by the name.
-fn author(author: &Author, options: &Options) -> Value {
-    let identifier = if author.name == options.username { &options.client_id } else { &author.name };
-    json!({ "identifier": identifier, "type": if author.kind == "ui" { "user" } else { author.kind.as_str() } })
-}
-
-fn cloud_event(id: &str, kind: &str, subscription: &str, at_us: i64, data: &Value) -> String {
-    let event = json!({
-        "specversion": "1.0", "id": id, "source": "akeneo-event-platform", "type": kind, "subject": subscription,
-        "datacontenttype": "application/json", "dataschema": format!("https://event.prd.sdk.akeneo.cloud/spec/{kind}.schema.json"),
-        "time": moment::utc(at_us.div_euclid(1_000_000)), "data": data,
-    });
-    event.to_string()
 }

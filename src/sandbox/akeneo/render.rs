@@ -95,6 +95,9 @@ impl<'a> Renderer<'a> {
         document.insert("values".to_owned(), map(self.values(key, record, wanted)));
         document.insert("quantified_associations".to_owned(), map(Map::new()));
         document.insert("metadata".to_owned(), json!({ "workflow_status": "working_copy" }));
+        // Nothing says of a product that its category is gone.
+        let is_live = |category: &&str| self.world.get_at(R::Categories, category, self.at_us).is_some();
+        document.insert("categories".to_owned(), record.texts("categories").filter(is_live).collect());
         let associations = document.remove("associations").and_then(|found| found.as_object().cloned()).unwrap_or_default();
         document.insert("associations".to_owned(), map(self.associations(associations, format)));
         document

@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::changes::System;
-use super::platform::{Subscriber, TYPE_PREFIX, Target};
+use super::cloud_event::TYPE_PREFIX;
+use super::platform::{Subscriber, Target};
 use super::resource::Resource;
 use super::state::Inner;
 
@@ -29,7 +30,7 @@ struct EventsApi {
 #[serde(default, deny_unknown_fields)]
 struct EventPlatform {
     enabled: Option<bool>,
-    /// A new subscription to all types, with a subscriber of its own.
+    /// A new subscription to all types but deltas, with a subscriber of its own.
     url: Option<String>,
     primary: Option<String>,
     secondary: Option<String>,
@@ -129,8 +130,8 @@ fn subscribe(inner: &mut Inner, asked: &EventPlatform, url: &str, now_us: i64) {
     };
 }
 
-/// Every type that is sent here.
-pub(super) fn all_types() -> Vec<String> {
+/// Every type that is sent here, without deltas.
+fn all_types() -> Vec<String> {
     let stems = Resource::all().filter_map(|resource| Some(resource.spec().announced?.stem));
     stems.flat_map(|stem| ["created", "updated", "deleted"].map(|verb| format!("{TYPE_PREFIX}{stem}.{verb}"))).collect()
 }

@@ -132,6 +132,13 @@ impl World {
         self.live(resource).filter(|(_, record)| record.text("parent") == model).map(|(key, _)| key.to_owned()).collect()
     }
 
+    /// What lies in a container.
+    pub(super) fn inside(&self, resource: Resource, container: &str) -> Vec<String> {
+        let prefix = format!("{container}/");
+        let from = self.table(resource).live.range(prefix.clone()..);
+        from.map(|(key, _)| key).take_while(|key| key.starts_with(&prefix)).cloned().collect()
+    }
+
     /// The kind now, or as it was at an instant within the memory.
     pub(super) fn view(&self, resource: Resource, at_us: Option<i64>) -> View<'_> {
         let table = self.table(resource);
@@ -189,7 +196,7 @@ impl<'a> View<'a> {
     }
 
     /// Records behind a key, in the order of keys.
-    pub(super) fn after(&self, key: &str) -> impl Iterator<Item = (&'a str, &'a Arc<Record>)> {
+    pub(super) fn after(&self, key: &str) -> impl Iterator<Item = (&'a str, &'a Arc<Record>)> + use<'a, '_> {
         let bounds = (Bound::Excluded(key), Bound::Unbounded);
         let mut live = self.live.range::<str, _>(bounds).peekable();
         let mut old = self.overlay.range::<str, _>(bounds).peekable();

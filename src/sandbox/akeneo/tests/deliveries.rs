@@ -180,3 +180,29 @@ async fn lost_and_duplicated_events_are_counted() {
     let none: u64 = report["coverage"].as_array().expect("rows").iter().filter_map(|row| row["changes"]["none"].as_u64()).sum();
     assert_eq!(none, count("lost"));
 }
+
+#[tokio::test]
+async fn who_does_not_answer_in_time_has_lost_the_event() {
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let events_url = format!("http://{}/", deaf.local_addr().expect("an address"));
+    let bench = Bench::new(Options { events_url, events_timeout_ms: 50, ..small() }).await;
+    let key = some_product(&bench).await;
+    bench.control("update", json!({ "resource": "products", "key": key })).await;
+    bench.control("quiesce", json!({})).await;
+    let report = bench.report().await["deliveries"]["events_api"].clone();
+    assert_eq!((&report["counts"]["unanswered"], &report["acks"]["count"]), (&json!(1), &json!(0)));
+    let change = bench.last_change().await;
+    assert_eq!(change["announced"], json!([]));
+    assert!(change["settled_at_us"].as_i64().expect("settled") - change["at_us"].as_i64().expect("a stamp") >= 50_000);
+}
+
+#[tokio::test]
+async fn what_waits_too_long_is_discarded() {
+    let faults = Faults { events_api_delayed: 1.0, hooks_delay_max_ms: 1, ..Faults::default() };
+    let (bench, mut receiver) = with_receiver(Options { faults, events_age_max_ms: 0, ..small() }, Vec::new()).await;
+    let key = some_product(&bench).await;
+    bench.control("update", json!({ "resource": "products", "key": key })).await;
+    bench.control("quiesce", json!({})).await;
+    assert!(receiver.deliveries.try_recv().is_err());
+    assert_eq!(bench.report().await["deliveries"]["events_api"]["counts"]["too_old"], 1);
+}

@@ -102,6 +102,29 @@ async fn an_event_is_a_signed_cloud_event_of_identifiers() {
 }
 
 #[tokio::test]
+async fn a_delta_tells_what_changed() {
+    let bench = Bench::new(small()).await;
+    let mut receiver = Receiver::new(Vec::new()).await;
+    bench.subscribe(&receiver.url, &["product.updated", "product.updated.delta"], None).await;
+    let key = invent::uuid(1, 1);
+    let before = bench.ok(&format!("products-uuid/{key}")).await;
+    let name = json!([{ "locale": "en_US", "scope": null, "data": "new" }]);
+    let fields = json!({ "values": { "name": name }, "enabled": before["enabled"] != json!(true) });
+    bench.control("update", json!({ "resource": "products", "key": key, "fields": fields })).await;
+    let (first, second) = (receiver.next_body().await, receiver.next_body().await);
+    let is_delta = |event: &Value| text(&event["type"]).ends_with(".delta");
+    let (thin, delta) = if is_delta(&first) { (second, first) } else { (first, second) };
+    assert_eq!(thin["data"]["product"], json!({ "uuid": key }));
+    let changes = &delta["data"]["product"]["changes"];
+    assert_eq!(changes["enabled"], json!({ "previous": before["enabled"], "new": fields["enabled"] }));
+    let row = &changes["values"]["name"][0];
+    assert_eq!((&row["previous"], &row["new"]), (&before["values"]["name"][0]["data"], &json!("new")));
+    assert_eq!(changes["values"]["name"].as_array().map(Vec::len), Some(3), "two locales were cleared");
+    bench.control("quiesce", json!({})).await;
+    assert_eq!(bench.last_change().await["announced"], json!(["event_platform"]));
+}
+
+#[tokio::test]
 async fn the_management_api_checks_its_headers_and_bodies() {
     let mut bench = Bench::new(small()).await;
     let path = bench.subscribe("http://127.0.0.1:1/", &["product.updated"], None).await;
@@ -208,6 +231,28 @@ async fn a_receiver_that_asks_for_less_gets_it_later() {
     hour.rename("families", "family_1").await;
     receiver.next().await;
     hour.until_count("given_up_throttled", 1).await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_in_time_is_asked_again() {
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let bench = Bench::new(Options { platform_timeout_ms: 20, platform_retry_scale: 0.00001, ..small() }).await;
+    bench.subscribe(&format!("http://{}/", deaf.local_addr().expect("an address")), &["family.updated"], None).await;
+    bench.rename("families", "family_1").await;
+    bench.control("quiesce", json!({})).await;
+    assert_eq!((bench.platform_count("unanswered").await, bench.platform_count("given_up").await), (4, 1));
+    assert_eq!(bench.last_change().await["announced"], json!([]));
+}
+
+#[tokio::test]
+async fn a_new_subscription_takes_its_time() {
+    let bench = Bench::new(Options { platform_activation_ms: 600_000, ..small() }).await;
+    let mut receiver = Receiver::new(Vec::new()).await;
+    bench.subscribe(&receiver.url, &["family.updated"], None).await;
+    bench.rename("families", "family_1").await;
+    bench.control("quiesce", json!({})).await;
+    assert!(receiver.deliveries.try_recv().is_err());
+    assert_eq!(bench.platform_count("queued").await, 0);
 }
 
 #[tokio::test]

@@ -229,11 +229,16 @@ async fn structure_is_filtered_by_its_date_although_it_does_not_tell_it() {
 }
 
 #[tokio::test]
-async fn values_go_silently_with_their_attribute() {
+async fn what_is_gone_is_gone_silently_wherever_it_was_used() {
     let bench = Bench::new(small()).await;
-    let named =
-        bench.items("products-uuid?limit=100").await.into_iter().find(|row| row["values"]["name"].is_array()).expect("a named product");
+    let rows = bench.items("products-uuid?limit=100").await;
+    let named = rows.iter().find(|row| row["values"]["name"].is_array() && row["categories"][0].is_string()).expect("a named product");
     bench.control("delete", json!({ "resource": "attributes", "key": "name" })).await;
+    bench.control("delete", json!({ "resource": "categories", "key": named["categories"][0] })).await;
     let after = bench.ok(&format!("products-uuid/{}", text(&named["uuid"]))).await;
     assert_eq!((&after["updated"], after["values"].get("name")), (&named["updated"], None));
+    assert!(!after["categories"].as_array().expect("a list").contains(&named["categories"][0]));
+    bench.control("delete", json!({ "resource": "attributes", "key": "color" })).await;
+    assert_eq!(bench.get("attributes/color/options/red").await.status, 404);
+    assert_eq!(bench.report().await["entities"]["attribute-options"], 11);
 }
