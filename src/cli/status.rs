@@ -52,7 +52,11 @@ fn show(out: &mut impl Write, status: &Value) -> io::Result<()> {
             let number = |key: &str| resource.get(key).and_then(Value::as_u64).unwrap_or(0);
             let label = resource.get("resource").and_then(Value::as_str).unwrap_or("-");
             let pass = if resource.get("pass_running").and_then(Value::as_bool) == Some(true) { ", pass running" } else { "" };
-            writeln!(out, "  {label:<22} {:>9} rows {:>7} marks{pass}", number("rows"), number("marks"))?;
+            let above = match number("cascades") {
+                0 => String::new(),
+                n => format!(", {n} whose children are to be marked"),
+            };
+            writeln!(out, "  {label:<22} {:>9} rows {:>7} marks{above}{pass}", number("rows"), number("marks"))?;
         }
     }
     Ok(())

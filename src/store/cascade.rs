@@ -17,12 +17,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Order, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, OnConflict, Order, Query};
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
 use crate::clock::Timestamp;
 use crate::failpoint;
-use crate::model::{Entity, Key, ResourceName};
+use crate::model::{Entity, Key, ResourceName, SourceName};
 use crate::store::apply::rested;
 use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::{Error, Kind};
@@ -175,6 +175,16 @@ impl Store {
             return Ok(Walked::default());
         }
         self.run(|| self.walk_once(fence, resource, below)).await
+    }
+
+    /// How many cascades of a resource are to be worked off.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`].
+    pub async fn count_cascades(&self, source: &SourceName, resource: &ResourceName) -> Result<u64, Error> {
+        let mut select = Query::select();
+        select.expr_as(Func::count(Expr::cust("*")), "n").from("instep_cascade").and_where(of_resource(source, resource));
+        self.count(&select).await
     }
 
     async fn walk_once(&self, fence: &Fence, resource: &ResourceName, below: &[ResourceName]) -> Result<Walked, Error> {

@@ -43,6 +43,8 @@ pub struct ResourceStatus {
     pub marks: u64,
     /// Of them held by the removal budget.
     pub held: u64,
+    /// Records above that changed or went and whose children are still to be marked.
+    pub cascades: u64,
     /// Newest stamp applied.
     pub live_as_of: Option<Timestamp>,
     /// Start of the last completed sweep.
@@ -101,12 +103,14 @@ impl Store {
             let at = |column: &str| row.try_get::<Option<i64>>("", column).map(|at| at.map(Timestamp));
             let (live_as_of, complete_as_of, last_pass_at) = (at("live_as_of")?, at("complete_as_of")?, at("ended_at")?);
             let (marks, held) = self.count_marks(source, &resource).await?;
+            let cascades = self.count_cascades(source, &resource).await?;
             resources.push(ResourceStatus {
                 rows: self.live_rows(source, &resource).await?,
                 pass_running: self.running_pass(source, &resource).await?.is_some(),
                 resource,
                 marks,
                 held,
+                cascades,
                 live_as_of,
                 complete_as_of,
                 last_pass_at,

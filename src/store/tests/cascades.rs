@@ -177,6 +177,7 @@ async fn many_children_are_marked_in_bounded_steps_that_a_crash_repeats() {
         put(&store, &fence, vec![show(&fence, &models(), "root", "", 1, "a")]).await;
         put(&store, &fence, keys.iter().map(|key| show(&fence, &products(), key, "root", 1, "a")).collect()).await;
         put(&store, &fence, vec![show(&fence, &models(), "root", "", 2, "b")]).await;
+        assert_eq!(store.count_cascades(&source(), &products()).await.expect("counted"), 1);
         let first = store.walk_cascades(&fence, &products(), &[]).await.expect("walked");
         assert_eq!((first.marked, first.more), (100, true));
         // The process dies; another owner goes on where the last committed page ended. The parent changes meanwhile, twice.
