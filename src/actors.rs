@@ -48,6 +48,8 @@ mod session;
 pub mod source;
 pub mod status;
 pub mod sync;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod watchdog;
 
 pub use source::Source;

@@ -10,7 +10,7 @@ use super::keeper::HooksError;
 use super::source::Source;
 use super::status::Desk;
 use crate::clock::Timestamp;
-use crate::connectors::{Asked, HookSecret, ListQuery, ResourceSpec};
+use crate::connectors::{Asked, ListQuery, ResourceSpec};
 use crate::http::BoxFuture;
 use crate::http::admin::{Control, ControlError};
 use crate::model::ordering::{Observation, decide};
@@ -88,7 +88,7 @@ impl Desk {
             body: Bytes::from(text(request, "body").to_owned()),
         };
         let now = self.clock.now();
-        let secrets: Vec<HookSecret> = self.store.hook_secrets(&source.name).await.map_err(unavailable)?;
+        let secrets = source.hook_secrets().await.map_err(ControlError::Unavailable)?;
         let verified = guarded("verify", || source.connector.verify(&hook, &secrets, now).map_err(|refusal| refusal.to_string()));
         let verified = verified.unwrap_or_else(|| Err("the connector panicked on it".to_owned()));
         let delivery =

@@ -84,15 +84,7 @@ impl HookDoor {
             return Ok(None);
         }
         let unavailable = Unavailable { retry_after: RETRY_AFTER };
-        let mut known = self.source.store.hook_secrets(&self.source.name).await.map_err(|_| unavailable)?;
-        for (route, secrets) in &self.source.settings.secrets {
-            let configured = secrets.read().map_err(|error| {
-                tracing::error!(source = %self.source.name, %error, "a configured signature token cannot be read");
-                unavailable
-            })?;
-            let route = || route.map(ToOwned::to_owned);
-            known.extend(configured.iter().map(|secret| HookSecret { route: route(), text: secret.expose().to_owned() }));
-        }
+        let known = self.source.hook_secrets().await.map_err(|_| unavailable)?;
         let fresh = Secrets { known: known.into(), read_at: Some(now), registrations };
         *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
         if before.read_at.is_some() {

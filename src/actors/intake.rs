@@ -156,3 +156,6 @@ impl Intake {
         self.source.reporter.emit(ItemQuarantined { source, resource: "deliveries".into(), reason: reason.into() });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ impl Work for Keeper {
     async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
         let source = &self.source;
         if source.settings.public_url.is_none() || !source.settings.manages_hooks {
-            source.reporter.set(LiveModeGauge { source: source.name.to_string() }, 0.0);
+            source.note_unwatched();
             return Ok(Rest::For(LOOK_EVERY));
         }
         let Some(fence) = source.fence(cx).await else { return Ok(Rest::For(RETRY)) };
@@ -178,10 +178,20 @@ impl Source {
 
     fn targets(&self) -> Result<impl Fn(&str) -> String + use<>, HooksError> {
         if !self.settings.manages_hooks {
-            return Err(HooksError::Configuration("manage_token is not set: registrations can neither be made nor watched"));
+            return Err(HooksError::Configuration(
+                "no credential for managing webhooks is set: registrations can neither be made nor watched",
+            ));
         }
         let base = self.target("").ok_or(HooksError::Configuration("public_url is not set: the source is poll-only"))?;
         Ok(move |route: &str| format!("{base}{route}"))
+    }
+
+    /// Nothing is managed here. An upstream that has doors of its own nevertheless may deliver, by registrations made by hand.
+    fn note_unwatched(&self) {
+        let is_live = self.settings.public_url.is_some() && self.settings.secrets.iter().any(|(_, secrets)| !secrets.0.is_empty());
+        self.reporter.set(LiveModeGauge { source: self.name.to_string() }, f64::from(u8::from(is_live)));
+        let mode = if is_live { LiveMode::Unwatched } else { LiveMode::PollOnly };
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = mode;
     }
 
     fn note_hooks(&self, registered: &[Registered]) {

@@ -16,7 +16,7 @@ use super::limiter;
 use super::session::Sessions;
 use crate::clock::Clock;
 use crate::config::Secrets;
-use crate::connectors::{Connector, HookPolicy, ResourceSpec};
+use crate::connectors::{Connector, HookPolicy, HookSecret, ResourceSpec};
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
 use crate::quota::{BreakerOptions, Limits};
@@ -160,6 +160,8 @@ pub enum LiveMode {
     /// By event feeds and passes only.
     #[default]
     PollOnly,
+    /// By webhooks that were made by hand: nobody tells whether they still come. Passes repair.
+    Unwatched,
     /// By webhooks; passes repair.
     Webhooks {
         /// Registrations that work.
@@ -260,6 +262,23 @@ impl Source {
     #[must_use]
     pub fn spec(&self, resource: &ResourceName) -> Option<&ResourceSpec> {
         self.connector.resources().iter().find(|spec| spec.name == *resource)
+    }
+
+    /// Every secret that deliveries may be signed with, as it stands now: those of registrations, and those that were configured.
+    ///
+    /// # Errors
+    /// Says why one cannot be read.
+    pub async fn hook_secrets(&self) -> Result<Vec<HookSecret>, String> {
+        let mut known = self.store.hook_secrets(&self.name).await.map_err(|error| error.to_string())?;
+        for (route, secrets) in &self.settings.secrets {
+            let configured = secrets.read().map_err(|error| {
+                tracing::error!(source = %self.name, %error, "a configured signature token cannot be read");
+                error.to_string()
+            })?;
+            let route = || route.map(ToOwned::to_owned);
+            known.extend(configured.iter().map(|secret| HookSecret { route: route(), text: secret.expose().to_owned() }));
+        }
+        Ok(known)
     }
 
     /// How the edge treats this source's deliveries on a route; `None`: it has no such route.

@@ -6,22 +6,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::actors::journal::StoreHealth;
 use crate::actors::limiter;
-use crate::actors::source::{Brake, Process, Settings};
-use crate::clock::Clock;
-use crate::connectors::akeneo::{Akeneo, Auth, Options, ProductKey, ResourceOptions};
+use crate::actors::testing::{PATIENCE, source};
 use crate::connectors::{Asked, ListQuery};
-use crate::quota::{BreakerOptions, Concurrency, Expected, Limit, Limits, Shape, Unit};
-use crate::report::Reporter;
 use crate::store::testing::{on_both, source as name};
 use crate::store::{Fence, Store};
 use crate::supervision::{Ended, Policy, Roster, STEP_BUDGET, Tree, run_root};
 use crate::upstream::testing::{Fake, Told, answer};
-use crate::upstream::{ByteBudget, Options as Bounds, Upstream};
 
-/// Longest wait of a test for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
 const PLENTY: u64 = 1_000;
 const PAGE: &str = r#"{"_links":{},"_embedded":{"items":[{"code":"ecommerce"}]}}"#;
 
@@ -42,7 +34,7 @@ impl Running {
             answers(asked, nth)
         })
         .await;
-        let source = source(store, &fake, requests, patience);
+        let source = source(store, &fake.url, requests, patience);
         let fence = store.claim(&name(), "test").await.expect("claimed");
         let stopping = CancellationToken::new();
         let root = run(&source, stopping.clone());
@@ -90,70 +82,6 @@ fn is_login(asked: &str) -> bool {
 
 fn token(nth: usize, lasts: u64) -> Told {
     answer(200, &format!(r#"{{"access_token":"token-{nth}","expires_in":{lasts},"token_type":"bearer","refresh_token":"again-{nth}"}}"#))
-}
-
-fn source(store: &Store, fake: &Fake, requests: u64, patience: Duration) -> Source {
-    let day = Duration::from_secs(86_400);
-    let connector = Akeneo::new(Options {
-        url: fake.url.clone(),
-        auth: Auth::Password { client_id: "3_x".to_owned(), username: "shop".to_owned() },
-        zone_seconds: 0,
-        product_key: ProductKey::Uuid,
-        resources: vec![("channels".to_owned(), ResourceOptions::default())],
-        events_api: false,
-        event_platform: false,
-        notifications: false,
-        ignore_authors: Vec::new(),
-        subscriptions: Vec::new(),
-        exclude: Vec::new(),
-        read_lag: Duration::ZERO,
-        list_lag: Duration::ZERO,
-        keep_deleted: day,
-        tombstones: 90 * day,
-    });
-    let bounds = Bounds {
-        root: fake.url.clone(),
-        response_max: 1 << 20,
-        responses_in_flight: ByteBudget::new(8 << 20),
-        connect_timeout: PATIENCE,
-        timeout: PATIENCE,
-    };
-    let settings = Settings {
-        linger: Duration::ZERO,
-        passes: false,
-        feeds: false,
-        feed_poll: PATIENCE,
-        backlog_max: 1_000,
-        body_max: None,
-        public_url: None,
-        manages_hooks: false,
-        secrets: Vec::new(),
-        brake: Brake::default(),
-        breaker: BreakerOptions::default(),
-        patience,
-    };
-    let limit = Limit {
-        id: "scope/requests".to_owned(),
-        amount: requests,
-        shape: Shape::Window(Duration::from_secs(60)),
-        unit: Unit::Requests,
-        share: 1.0,
-    };
-    let limits = Limits::new(vec![limit], Concurrency { cap: 4, floor: 0 }, [Expected::default(); 4]).expect("valid limits");
-    let process = Process {
-        store: store.clone(),
-        health: StoreHealth::default(),
-        clock: Clock::system(),
-        reporter: Reporter::new(),
-        state: std::env::temp_dir(),
-    };
-    let credentials = |which| match which {
-        Credential::Client => Ok("client-secret".to_owned()),
-        Credential::Password => Ok("hunter2".to_owned()),
-        other => Err(format!("{other:?} is not asked for")),
-    };
-    let upstream = Upstream::new(bounds, Arc::new(credentials)).expect("a client");
-    Source::new(name(), Arc::new(connector.expect("a connector")), upstream, "scope".to_owned(), limits, process, settings)
 }
 
 fn run(source: &Source, stopping: CancellationToken) -> tokio::task::JoinHandle<Ended> {

@@ -1,3 +1,5 @@
+//! Signatures, events and notifications of both event systems.
+
 use super::*;
 use crate::connectors::{Flow, Ignored, Refusal};
 use crate::model::{Event, Operation, Push};

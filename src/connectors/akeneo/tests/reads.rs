@@ -1,3 +1,5 @@
+//! Records, pages and the walk through nested collections.
+
 use super::*;
 use crate::connectors::Record;
 

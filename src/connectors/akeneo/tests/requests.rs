@@ -1,3 +1,5 @@
+//! Addresses and logins.
+
 use super::*;
 
 fn since(text: &str) -> ListQuery<'static> {

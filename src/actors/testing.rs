@@ -1,0 +1,78 @@
+//! A source with sessions and doors of its own, for tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::journal::StoreHealth;
+use super::source::{Brake, Process, Settings, Source};
+use crate::clock::Clock;
+use crate::connectors::Credential;
+use crate::connectors::akeneo::{Akeneo, Auth, Options, ProductKey, ResourceOptions};
+use crate::quota::{BreakerOptions, Concurrency, Expected, Limit, Limits, Shape, Unit};
+use crate::report::Reporter;
+use crate::store::Store;
+use crate::store::testing::source as name;
+use crate::upstream::{ByteBudget, Options as Bounds, Upstream};
+
+/// Longest wait of a test for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A PIM at `url` with its channels and products; `requests` a minute, permits waited for as long as `patience`.
+pub(crate) fn source(store: &Store, url: &url::Url, requests: u64, patience: Duration) -> Source {
+    let day = Duration::from_secs(86_400);
+    let connector = Akeneo::new(Options {
+        url: url.clone(),
+        auth: Auth::Password { client_id: "3_x".to_owned(), username: "shop".to_owned() },
+        zone_seconds: 0,
+        product_key: ProductKey::Uuid,
+        resources: ["channels", "products"].map(|name| (name.to_owned(), ResourceOptions::default())).to_vec(),
+        events_api: true,
+        event_platform: true,
+        notifications: true,
+        ignore_authors: vec!["shop".to_owned()],
+        subscriptions: Vec::new(),
+        exclude: Vec::new(),
+        read_lag: Duration::ZERO,
+        list_lag: Duration::ZERO,
+        keep_deleted: day,
+        tombstones: 90 * day,
+    });
+    let bounds = Bounds {
+        root: url.clone(),
+        response_max: 1 << 20,
+        responses_in_flight: ByteBudget::new(8 << 20),
+        connect_timeout: PATIENCE,
+        timeout: PATIENCE,
+    };
+    let settings = Settings {
+        linger: Duration::ZERO,
+        passes: false,
+        feeds: false,
+        feed_poll: PATIENCE,
+        backlog_max: 1_000,
+        body_max: None,
+        public_url: None,
+        manages_hooks: false,
+        secrets: Vec::new(),
+        brake: Brake::default(),
+        breaker: BreakerOptions::default(),
+        patience,
+    };
+    let minute = Shape::Window(Duration::from_secs(60));
+    let limit = Limit { id: "scope/requests".to_owned(), amount: requests, shape: minute, unit: Unit::Requests, share: 1.0 };
+    let limits = Limits::new(vec![limit], Concurrency { cap: 4, floor: 0 }, [Expected::default(); 4]).expect("valid limits");
+    let process = Process {
+        store: store.clone(),
+        health: StoreHealth::default(),
+        clock: Clock::system(),
+        reporter: Reporter::new(),
+        state: std::env::temp_dir(),
+    };
+    let credentials = |which| match which {
+        Credential::Client => Ok("client-secret".to_owned()),
+        Credential::Password => Ok("hunter2".to_owned()),
+        other => Err(format!("{other:?} is not asked for")),
+    };
+    let upstream = Upstream::new(bounds, Arc::new(credentials)).expect("a client");
+    Source::new(name(), Arc::new(connector.expect("a connector")), upstream, "scope".to_owned(), limits, process, settings)
+}
