@@ -16,12 +16,15 @@ use crate::model::{Delivery, Document, Event, HookRequest, Key, ResourceName, Ve
 use crate::reconcile::Mode;
 
 pub mod akeneo;
+mod escape;
 mod hooks;
 pub mod productive;
+mod registrations;
 mod session;
 pub mod signature;
 
-pub use hooks::{Flow, HookPolicy, HookSecret, Ignored, Overload, Refusal, Statements, Verified};
+pub use hooks::{Flow, HookPolicy, HookSecret, Ignored, Overload, Refusal, Retiring, Statements, Verified};
+pub use registrations::{Making, Registered, Registration, RegistrationError};
 pub use session::{Login, Session};
 
 /// The type of a view's column.
@@ -296,55 +299,6 @@ pub enum ReadError {
     Malformed(&'static str),
 }
 
-/// A webhook registration that the keeper must find or create upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    /// The route below `/hooks/{source}/` that carries it.
-    pub route: String,
-    /// What it announces, for people.
-    pub title: String,
-}
-
-/// A registration as it stands upstream.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Registered {
-    /// The upstream's id of it.
-    pub id: String,
-    /// Which of ours it is, by its target URL; `None`: somebody else's.
-    pub route: Option<String>,
-    /// The secret it signs with, if the upstream tells.
-    pub secret: Option<String>,
-    /// It works, or has not been tried yet.
-    pub healthy: bool,
-    /// What the upstream says about it, for people.
-    pub state: String,
-}
-
-impl std::fmt::Debug for Registered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registered")
-            .field("id", &self.id)
-            .field("route", &self.route)
-            .field("healthy", &self.healthy)
-            .field("state", &self.state)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why registrations could not be read or made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RegistrationError {
-    /// The plan has no webhooks: the source lives on feeds and passes.
-    #[error("the upstream's plan does not include webhooks: the source stays poll-only")]
-    NotInPlan,
-    /// The credential may not write.
-    #[error("the credential may not manage webhooks (status 403): set manage_token to one that may")]
-    ReadOnly,
-    /// Anything else.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
 /// The code that knows one kind of upstream.
 pub trait Connector: Send + Sync + 'static {
     /// As written in `kind`.
@@ -357,6 +311,10 @@ pub trait Connector: Send + Sync + 'static {
     fn hook_routes(&self) -> Vec<&'static str>;
     /// How the edge treats the deliveries of a route; `None`: there is no such route, which is answered like a bad signature.
     fn hook_policy(&self, route: &str) -> Option<HookPolicy>;
+    /// The route that the upstream is about to end, if there is one here.
+    fn retiring(&self) -> Option<Retiring> {
+        None
+    }
     /// Checks a request's signature over the raw bytes.
     ///
     /// # Errors
@@ -387,8 +345,8 @@ pub trait Connector: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`] where the answer is no page.
     fn read_feed(&self, feed: &FeedSpec, response: &Response) -> Result<FeedPage, ReadError>;
-    /// The headers that carry a credential, or the token of a session where [`Connector::login_needs`] any.
-    fn authorize(&self, secret: &str) -> Vec<(String, String)>;
+    /// The headers by which a request carries a credential, or the token of a session where [`Connector::login_needs`] any.
+    fn authorize(&self, request: &Request, secret: &str) -> Vec<(String, String)>;
     /// The credentials whose texts a login needs, in this order. Empty: there are no sessions, every request shows its credential.
     fn login_needs(&self) -> &'static [Credential] {
         &[]
@@ -404,7 +362,7 @@ pub trait Connector: Send + Sync + 'static {
     fn read_login(&self, _response: &Response) -> Result<Session, ReadError> {
         Err(ReadError::Unsupported)
     }
-    /// The registrations there should be.
+    /// The registrations there should be, in the order in which they are to be made.
     fn registrations(&self) -> Vec<Registration>;
     /// Asks for the registrations there are.
     fn list_registrations(&self, cursor: Option<&str>) -> Request;
@@ -417,8 +375,12 @@ pub trait Connector: Send + Sync + 'static {
         response: &Response,
         target: &dyn Fn(&str) -> String,
     ) -> Result<(Vec<Registered>, Option<String>), RegistrationError>;
-    /// Makes a registration at `target`.
-    fn create_registration(&self, registration: &Registration, target: &str) -> Request;
+    /// Makes a registration; `None` where something that it rests on is missing.
+    fn create_registration(&self, registration: &Registration, making: Making<'_>) -> Option<Request>;
+    /// Puts one right that is not healthy; `None` where only another one can take its place.
+    fn mend_registration(&self, _registered: &Registered) -> Option<Request> {
+        None
+    }
     /// Removes one.
     fn delete_registration(&self, id: &str) -> Request;
 }

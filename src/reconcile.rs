@@ -10,7 +10,7 @@ mod tour;
 mod watermark;
 
 pub use budget::{Candidates, Control, Hold, Removal, RemovalBudget, Witness};
-pub use plan::{Gap, History, Next, PassKind, PassOutcome, Schedule, closes, next};
+pub use plan::{Gap, History, Next, PassKind, PassOutcome, Schedule, closes, next, repairing};
 pub use sweep::{SAMPLE, SampleVerdict, judge_sample, sample, suspects};
 pub use tour::Tour;
 pub use watermark::{FUTURE_TOLERANCE, PassStamps, advance, lower_bound, page_is_older, watermark};

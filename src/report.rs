@@ -286,6 +286,8 @@ reports! {
     GapOpened(source, cause) warn "gap opened" counts "gaps_opened";
     /// Such periods repaired.
     GapClosed(source, cause) info "gap closed" counts "gaps_closed";
+    /// Looks at which a route that its upstream has ended had been silent for a day.
+    RouteSilent(source, route) warn "the upstream has ended this route: take it out of the configuration" counts "silent_routes";
     /// Secrets read again because a signature did not match.
     SecretsReread(source) info "secrets read again" counts "secrets_reread";
     /// Webhook registrations changed upstream.

@@ -71,6 +71,8 @@ pub type Credentials = Arc<dyn Fn(Credential) -> Result<String, String> + Send +
 pub struct Options {
     /// Root that every URL must share its origin with.
     pub root: Url,
+    /// Further roots whose origins may be asked: parts of the upstream that are configured to be elsewhere.
+    pub also: Vec<Url>,
     /// Largest answer in bytes.
     pub response_max: u64,
     /// Bytes of answers in memory at once, over all sources.
@@ -168,8 +170,8 @@ impl Upstream {
     /// [`SendError`] where there is no complete answer; an answer of any status is no error here.
     pub async fn send(&self, connector: &dyn Connector, session: Option<&Session>, request: &Request) -> Result<Response, SendError> {
         let authorization = match session {
-            Some(session) => connector.authorize(&session.token),
-            None => connector.authorize(&self.credential(request.credential)?),
+            Some(session) => connector.authorize(request, &session.token),
+            None => connector.authorize(request, &self.credential(request.credential)?),
         };
         let mut builder = self.builder(request)?;
         for (name, value) in &request.headers {
@@ -226,7 +228,8 @@ impl Upstream {
             return Err(SendError::Forbidden("a write that the connector does not declare"));
         }
         let url = Url::parse(&request.url).map_err(|_| SendError::Forbidden("the address is not a URL"))?;
-        if url.origin() != self.options.root.origin() || !url.username().is_empty() || url.password().is_some() {
+        let mut roots = std::iter::once(&self.options.root).chain(&self.options.also);
+        if !roots.any(|root| url.origin() == root.origin()) || !url.username().is_empty() || url.password().is_some() {
             return Err(SendError::Forbidden("an address outside the configured origin"));
         }
         // What has to be set right before it can be sent, two readers may read differently: backslashes, line ends, dot segments.

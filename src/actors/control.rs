@@ -155,6 +155,6 @@ fn unavailable(error: store::Error) -> ControlError {
 fn refused(error: HooksError) -> ControlError {
     match error {
         HooksError::Configuration(_) | HooksError::Registration(_) => ControlError::Conflict(error.to_string()),
-        HooksError::Ask(_) | HooksError::Store(_) => ControlError::Unavailable(error.to_string()),
+        HooksError::Ask(_) | HooksError::Store(_) | HooksError::Secrets(_) => ControlError::Unavailable(error.to_string()),
     }
 }

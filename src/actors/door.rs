@@ -23,6 +23,8 @@ use crate::report::{AckSeconds, DeliveryAccepted, DeliveryRefused, SecretsReread
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Secrets are read again at most this often, however many signatures do not match.
 const REREAD_EVERY: Duration = Duration::from_secs(1);
+/// Between two gaps that a request opened which may have been anybody's: its price is that of a regular sweep.
+const UNPROVEN_GAP_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// All sources' doors.
 #[derive(Clone)]
@@ -36,8 +38,13 @@ impl Doors {
     #[must_use]
     pub fn new(sources: &[Arc<Source>], journal: &Journal, answers: &Answers, reporter: &crate::report::Reporter) -> Self {
         let door = |source: &Arc<Source>| {
-            let door =
-                HookDoor { source: Arc::clone(source), journal: journal.clone(), answers: answers.clone(), secrets: Mutex::default() };
+            let door = HookDoor {
+                source: Arc::clone(source),
+                journal: journal.clone(),
+                answers: answers.clone(),
+                secrets: Mutex::default(),
+                unproven_gap_at: Mutex::default(),
+            };
             (source.name.to_string(), Arc::new(door))
         };
         Self { doors: Arc::new(sources.iter().map(door).collect()), reporter: reporter.clone() }
@@ -59,6 +66,8 @@ struct HookDoor {
     journal: Journal,
     answers: Answers,
     secrets: Mutex<Secrets>,
+    /// When a request that may have been anybody's last opened a gap, in monotonic time.
+    unproven_gap_at: Mutex<Option<Duration>>,
 }
 
 #[derive(Clone, Default)]
@@ -93,6 +102,17 @@ impl HookDoor {
         Ok(Some(fresh))
     }
 
+    /// Once a day, for each gap makes passes read everything, and strangers must not spend our quota.
+    fn may_open_unproven_gap(&self) -> bool {
+        let now = self.source.clock.monotonic();
+        let mut last = self.unproven_gap_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = last.is_none_or(|at| now.saturating_sub(at) >= UNPROVEN_GAP_EVERY);
+        if may {
+            *last = Some(now);
+        }
+        may
+    }
+
     fn check(&self, request: &HookRequest, secrets: &Secrets, now: Timestamp) -> Result<String, Refused> {
         let verified = guarded("verify", || self.source.connector.verify(request, &secrets.known, now));
         verified.unwrap_or(Err(Refused::Unsigned)).map(|verified| verified.dedupe)
@@ -114,6 +134,12 @@ fn loses(policy: &HookPolicy, refusal: &Refusal) -> bool {
     policy.retries_for.is_zero() && !matches!(refusal, Refusal::Method | Refusal::Unsigned)
 }
 
+/// Whether strangers can cause it: nothing shows that a delivery was lost. A secret that was replaced is noticed by it all the same.
+fn is_anybodys(refusal: &Refusal) -> bool {
+    use Refusal::{Broken, CallerGone, Encoding, Signature, TooLarge, TooSlow};
+    matches!(refusal, Signature(_) | Encoding | TooLarge | TooSlow | Broken | CallerGone)
+}
+
 impl SourceDoor for HookDoor {
     fn body_max(&self, route: &str) -> u64 {
         self.source.policy(route).map_or(0, |policy| policy.body_max)
@@ -126,12 +152,17 @@ impl SourceDoor for HookDoor {
     fn admit(&self, route: &str) -> Result<(), Overload> {
         let retry_after = RETRY_AFTER;
         if self.journal.health().is_lost() || self.journal.health().room() == Room::None {
-            return Err(Overload::Unavailable { retry_after });
+            let slows = self.is_slowed(route);
+            return Err(if slows { Overload::TooManyRequests { retry_after } } else { Overload::Unavailable { retry_after } });
         }
         if self.source.backlog.load(Ordering::Relaxed) <= self.source.settings.backlog_max {
             return Ok(());
         }
         self.source.policy(route).map_or(Err(Overload::Unavailable { retry_after }), |policy| on_overload(&policy))
+    }
+
+    fn is_slowed(&self, route: &str) -> bool {
+        self.source.policy(route).is_some_and(|policy| policy.overload == OnOverload::TooManyRequests)
     }
 
     fn verify(&self, head: RequestHead, body: Bytes, now: Timestamp) -> BoxFuture<'_, Verdict> {
@@ -180,7 +211,7 @@ impl SourceDoor for HookDoor {
 
     fn refused(&self, route: &str, status: u16, refusal: &Refusal) {
         let is_lost = self.source.policy(route).is_some_and(|policy| loses(&policy, refusal));
-        let gap = is_lost.then(|| refusal.name());
+        let gap = (is_lost && (!is_anybodys(refusal) || self.may_open_unproven_gap())).then(|| refusal.name());
         self.answers.count(&self.source.name, status, gap);
         let source = self.source.name.to_string();
         self.source.reporter.emit(DeliveryRefused { source, status: status.to_string(), reason: refusal.name().to_owned() });

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::ask::AskError;
 use super::source::{LiveMode, Source};
-use crate::connectors::{ReadError, Registered, RegistrationError, Request, Response};
+use crate::connectors::{HookSecret, Making, ReadError, Registered, RegistrationError, Request, Response};
 use crate::quota::Class;
-use crate::report::{LiveMode as LiveModeGauge, RegistrationChanged};
+use crate::report::{LiveMode as LiveModeGauge, RegistrationChanged, RouteSilent};
 use crate::store::{self, Fence};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 
@@ -21,22 +21,73 @@ use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(60);
+/// Between two times at which registrations are switched on again.
+const MEND_EVERY: Duration = Duration::from_secs(3600);
+/// Between two looks at a route that its upstream has ended.
+const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Pages of registrations; an upstream that lists more is not listing ours.
 const PAGES_MAX: usize = 50;
 
 /// The child spec.
 pub fn spec(source: Arc<Source>) -> ChildSpec {
     let waker = source.keeper.clone();
-    worker("keeper", Meltdown::Park, Duration::from_secs(3), waker, move || Keeper { source: Arc::clone(&source) })
+    worker("keeper", Meltdown::Park, Duration::from_secs(3), waker, move || Keeper {
+        source: Arc::clone(&source),
+        mends_at: None,
+        told_at: None,
+    })
 }
 
 struct Keeper {
     source: Arc<Source>,
+    /// When registrations that the upstream has switched off may be switched on again, in monotonic time.
+    mends_at: Option<Duration>,
+    /// When it was last looked whether an ended route is still heard.
+    told_at: Option<Duration>,
+}
+
+impl Keeper {
+    /// Tells once a day of a route that its upstream has ended.
+    async fn tell_of_an_ended_route(&mut self) -> Result<(), store::Error> {
+        let source = &self.source;
+        let (Some(retiring), now) = (source.connector.retiring(), source.clock.monotonic()) else { return Ok(()) };
+        // Asked for only then: the deliveries of a route have no index of their own.
+        if source.clock.now() < retiring.from || self.told_at.is_some_and(|at| now.saturating_sub(at) < TELL_EVERY) {
+            return Ok(());
+        }
+        let last = source.store.last_delivery(&source.name, retiring.route).await?;
+        self.told_at = Some(now);
+        if retiring.is_silent(source.clock.now(), last) {
+            source.reporter.emit(RouteSilent { source: source.name.to_string(), route: retiring.route.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Switches on again what the upstream has switched off: not at the first look of a life, and not more than once an hour, since
+    /// an upstream may take away for good what is resumed too often. An operator may at any time, by `instep hooks create`.
+    async fn mend(&mut self, cx: &Context, fence: &Fence, standing: &[Registered]) -> Result<(), HooksError> {
+        let (source, now) = (Arc::clone(&self.source), self.source.clock.monotonic());
+        let mends_at = *self.mends_at.get_or_insert(now + LOOK_EVERY / 2);
+        let ill: Vec<&Registered> =
+            standing.iter().filter(|one| !one.healthy && source.connector.mend_registration(one).is_some()).collect();
+        if ill.is_empty() || now < mends_at {
+            return Ok(());
+        }
+        self.mends_at = Some(now + MEND_EVERY);
+        for registered in ill {
+            tracing::warn!(source = %source.name, route = registered.route.as_deref(), state = %registered.state, "a registration is switched on again");
+            source.mend_hook(cx, fence, registered).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Work for Keeper {
     async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
-        let source = &self.source;
+        let source = Arc::clone(&self.source);
+        if let Err(error) = self.tell_of_an_ended_route().await {
+            tracing::debug!(source = %source.name, %error, "the last delivery could not be looked up");
+        }
         if source.settings.public_url.is_none() || !source.settings.manages_hooks {
             source.note_unwatched();
             return Ok(Rest::For(LOOK_EVERY));
@@ -45,6 +96,9 @@ impl Work for Keeper {
         match source.watch_hooks(cx, &fence).await {
             Ok(registered) => {
                 source.note_hooks(&registered);
+                if let Err(error) = self.mend(cx, &fence, &registered).await {
+                    tracing::warn!(source = %source.name, %error, "a registration could not be switched on again");
+                }
                 Ok(Rest::For(LOOK_EVERY))
             }
             Err(HooksError::Registration(RegistrationError::NotInPlan)) => {
@@ -74,6 +128,9 @@ pub enum HooksError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Secrets that the upstream is to be told cannot be read.
+    #[error("{0}")]
+    Secrets(String),
 }
 
 impl Source {
@@ -114,30 +171,62 @@ impl Source {
     /// # Errors
     /// [`HooksError`]. What was made before stays and is found by the next call.
     pub async fn create_hooks(&self, cx: &Context, fence: &Fence) -> Result<Vec<Registered>, HooksError> {
-        let target = self.targets()?;
         let standing = self.list_hooks(cx, fence).await?;
         let mut covered = BTreeSet::new();
         for registered in &standing {
             let route = registered.route.clone().unwrap_or_default();
-            // A second one for the same route would deliver everything twice; a switched-off one cannot be switched on again.
-            if !registered.healthy || !covered.insert(route) {
+            let can_stand = registered.healthy || self.connector.mend_registration(registered).is_some();
+            // A second one for the same route would deliver everything twice.
+            if !can_stand || !covered.insert(route) {
                 self.remove_hook(cx, fence, registered).await?;
             } else {
+                self.mend_hook(cx, fence, registered).await?;
                 self.keep_secret(fence, registered).await?;
             }
         }
+        self.make_missing(cx, fence, standing, &covered).await?;
+        let standing = self.list_hooks(cx, fence).await?;
+        self.note_hooks(&standing);
+        Ok(standing)
+    }
+
+    /// Makes what is not covered, each after what it rests on.
+    async fn make_missing(
+        &self,
+        cx: &Context,
+        fence: &Fence,
+        mut standing: Vec<Registered>,
+        covered: &BTreeSet<String>,
+    ) -> Result<(), HooksError> {
+        let target = self.targets()?;
+        let secrets = self.hook_secrets().await.map_err(HooksError::Secrets)?;
         for wanted in self.connector.registrations().into_iter().filter(|wanted| !covered.contains(&wanted.route)) {
-            let request = self.connector.create_registration(&wanted, &target(&wanted.route));
+            let is_its = |secret: &&HookSecret| secret.route.as_deref() == Some(&wanted.route);
+            let secrets: Vec<HookSecret> = secrets.iter().filter(is_its).cloned().collect();
+            let making = Making { target: &target(&wanted.route), secrets: &secrets, standing: &standing };
+            let request = self.connector.create_registration(&wanted, making);
+            let request = request
+                .ok_or(HooksError::Configuration("a registration cannot be made: it has no secret, or what it rests on is missing"))?;
             let response = self.ask_whole(cx, fence, &request).await?;
             let (made, _) = self.connector.read_registrations(&response, &target)?;
             for registered in &made {
                 self.keep_secret(fence, registered).await?;
             }
+            standing.extend(made);
             self.reporter.emit(RegistrationChanged { source: self.name.to_string(), operation: "created".into() });
         }
-        let standing = self.list_hooks(cx, fence).await?;
-        self.note_hooks(&standing);
-        Ok(standing)
+        Ok(())
+    }
+
+    /// Puts a registration right that the upstream has switched off and can switch on again.
+    async fn mend_hook(&self, cx: &Context, fence: &Fence, registered: &Registered) -> Result<(), HooksError> {
+        let Some(request) = self.connector.mend_registration(registered).filter(|_| !registered.healthy) else { return Ok(()) };
+        let response = self.ask_whole(cx, fence, &request).await?;
+        if !(200..=299).contains(&response.status) {
+            return Err(AskError::Read(ReadError::Refused(response.status)).into());
+        }
+        self.reporter.emit(RegistrationChanged { source: self.name.to_string(), operation: "resumed".into() });
+        Ok(())
     }
 
     /// Removes every registration of ours; answers how many.
@@ -146,7 +235,8 @@ impl Source {
     /// [`HooksError`].
     pub async fn delete_hooks(&self, cx: &Context, fence: &Fence) -> Result<usize, HooksError> {
         let standing = self.list_hooks(cx, fence).await?;
-        for registered in &standing {
+        // In the reverse order: what others rest on goes last.
+        for registered in standing.iter().rev() {
             self.remove_hook(cx, fence, registered).await?;
         }
         self.note_hooks(&[]);
@@ -195,7 +285,10 @@ impl Source {
     }
 
     fn note_hooks(&self, registered: &[Registered]) {
-        let (healthy, unhealthy): (Vec<_>, Vec<_>) = registered.iter().partition(|one| one.healthy);
+        let routes = self.connector.hook_routes();
+        let carries = |one: &&Registered| one.route.as_deref().is_some_and(|route| routes.contains(&route));
+        let registered: Vec<&Registered> = registered.iter().filter(carries).collect();
+        let (healthy, unhealthy): (Vec<_>, Vec<_>) = registered.iter().copied().partition(|one| one.healthy);
         let told = |one: &&Registered| format!("{} is {}", one.route.as_deref().unwrap_or("?"), one.state);
         let mode = if registered.is_empty() {
             LiveMode::PollOnly

@@ -154,12 +154,7 @@ impl Reconciler {
         if known.progress.sweep_at.is_some() && !self.source.settings.passes {
             return Wanted::Later(LOOK_EVERY);
         }
-        let schedule = Schedule {
-            mode: if self.unfiltered.contains(&spec.name) { Mode::Sweep } else { spec.mode },
-            poll: spec.poll,
-            sweep: spec.sweep,
-            deletes_by_feed: self.source.settings.feeds,
-        };
+        let schedule = self.schedule(spec);
         let history = History {
             incremental_started_at: known.progress.incremental_at,
             sweep_started_at: known.progress.sweep_at,
@@ -283,11 +278,25 @@ impl Reconciler {
         let watermark = if is_idle { None } else { reconcile::watermark(pass.high_stamp, pass.first_date) };
         source.store.finish_pass(fence, pass, &PassEnd::Completed { watermark }).await?;
         source.reporter.emit(PassCompleted { source: name.clone(), resource, mode, records: pass.records });
-        let resources: Vec<ResourceName> = source.connector.resources().iter().map(|spec| spec.name.clone()).collect();
+        let repairing = |spec: &ResourceSpec| match reconcile::repairing(&self.schedule(spec)) {
+            reconcile::PassKind::Incremental => PassKind::Incremental,
+            reconcile::PassKind::Sweep => PassKind::Sweep,
+        };
+        let resources: Vec<_> = source.connector.resources().iter().map(|spec| (spec.name.clone(), repairing(spec))).collect();
         for _ in 0..source.store.close_gaps(fence, &resources).await? {
             source.reporter.emit(GapClosed { source: name.clone(), cause: "repaired".into() });
         }
         Ok(Rest::Again)
+    }
+
+    /// How often a resource is looked at, and how.
+    fn schedule(&self, spec: &ResourceSpec) -> Schedule {
+        Schedule {
+            mode: if self.unfiltered.contains(&spec.name) { Mode::Sweep } else { spec.mode },
+            poll: spec.poll,
+            sweep: spec.sweep,
+            deletes_by_feed: self.source.settings.feeds,
+        }
     }
 
     /// One more failure in a row; from the third on `/status` tells of it.

@@ -28,6 +28,7 @@ pub(crate) fn source(store: &Store, url: &url::Url, requests: u64, patience: Dur
         resources: ["channels", "products"].map(|name| (name.to_owned(), ResourceOptions::default())).to_vec(),
         events_api: true,
         event_platform: true,
+        platform: None,
         notifications: true,
         ignore_authors: vec!["shop".to_owned()],
         subscriptions: Vec::new(),
@@ -39,6 +40,7 @@ pub(crate) fn source(store: &Store, url: &url::Url, requests: u64, patience: Dur
     });
     let bounds = Bounds {
         root: url.clone(),
+        also: Vec::new(),
         response_max: 1 << 20,
         responses_in_flight: ByteBudget::new(8 << 20),
         connect_timeout: PATIENCE,

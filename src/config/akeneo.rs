@@ -89,10 +89,12 @@ section! {
         subscriptions: Vec<String> = default("[]");
         /// Whether notifications are taken, at …/hooks/<name>/notifications: a suspension then opens a gap until it is over.
         notifications: bool = default("true");
-        /// Whether the daemon is to make and watch subscriber and subscriptions. This version does not yet: make them by hand.
+        /// Whether the daemon watches its subscriber and subscription, which `instep hooks create` makes, and resumes it after a suspension.
         manage: bool = default("false");
-        /// The technical contact that a subscriber needs.
+        /// The technical contact that a subscriber needs; with manage.
         contact: Option<String> = optional("\"ops@acme.example\"");
+        /// Where subscriptions are managed.
+        url: Url = default("\"https://event.prd.sdk.akeneo.cloud/api/v1\""), confidential;
     }
 }
 

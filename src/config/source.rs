@@ -27,9 +27,9 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Connector {
     /// Productive.io.
-    Productive(Productive),
+    Productive(Box<Productive>),
     /// Akeneo PIM.
-    Akeneo(Akeneo, BTreeMap<String, AkeneoResource>),
+    Akeneo(Box<Akeneo>, BTreeMap<String, AkeneoResource>),
 }
 
 impl Connector {
@@ -175,13 +175,13 @@ impl Source {
             return Some(Self {
                 common: common?,
                 resources: akeneo::common(&resources),
-                connector: Connector::Akeneo(settings?, resources),
+                connector: Connector::Akeneo(Box::new(settings?), resources),
             });
         }
         let productive = Productive::read_keys(&table);
         let resources = read_resources(&table, &super::productive::RESOURCES, |_, _| None);
         table.finish(&OTHER_KINDS);
-        Some(Self { common: common?, connector: Connector::Productive(productive?), resources: resources? })
+        Some(Self { common: common?, connector: Connector::Productive(Box::new(productive?)), resources: resources? })
     }
 }
 

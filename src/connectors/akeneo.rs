@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::connectors::{
-    Absence, Asked, Column, ColumnKind, Connector, Credential, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Login, Overload,
-    Page, ReadError, Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Session, Statements,
-    Unreadable, ValuesView, Verified,
+    Absence, Asked, Column, ColumnKind, Connector, Credential, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Login, Making,
+    Overload, Page, ReadError, Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Retiring, Session,
+    Statements, Unreadable, ValuesView, Verified,
 };
 use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, HookRequest, Key, ResourceName};
@@ -31,10 +31,12 @@ mod cursor;
 mod deliveries;
 mod keep;
 mod login;
+mod platform;
 mod requests;
 
 use catalog::{Changes, KINDS, Kind};
 pub use keep::Keep;
+pub use platform::Management;
 
 /// The route of the Events API.
 pub const EVENTS: &str = "events";
@@ -49,6 +51,8 @@ const HOOK_BODY_MAX: u64 = 16 * 1024 * 1024;
 const PLATFORM_RETRIES_FOR: Duration = Duration::from_secs(35 * 60);
 /// Notifications come three times, one and two seconds apart.
 const NOTIFICATION_RETRIES_FOR: Duration = Duration::from_secs(3);
+/// The vendor ends the Events API with the year 2026.
+const EVENTS_API_ENDS: Timestamp = Timestamp(1_798_761_600_000_000);
 /// Changes are asked for every five minutes.
 const DEFAULT_POLL: Duration = Duration::from_secs(5 * 60);
 /// A complete comparison once a day finds what no event and no filter tells.
@@ -127,6 +131,8 @@ pub struct Options {
     pub event_platform: bool,
     /// Whether notifications of the Event Platform are taken.
     pub notifications: bool,
+    /// How subscriptions to the Event Platform are made and watched; `None`: by hand.
+    pub platform: Option<Management>,
     /// Whose changes are left to passes: our own writes, by user name or client id.
     pub ignore_authors: Vec<String>,
     /// The ids of our subscriptions to the Event Platform; empty: any that is signed with our secrets.
@@ -265,6 +271,10 @@ impl Connector for Akeneo {
         self.routes().contains(&route).then_some(policy)
     }
 
+    fn retiring(&self) -> Option<Retiring> {
+        self.options.events_api.then_some(Retiring { route: EVENTS, from: EVENTS_API_ENDS })
+    }
+
     fn verify(&self, request: &HookRequest, secrets: &[HookSecret], _now: Timestamp) -> Result<Verified, Refusal> {
         deliveries::verify(self, request, secrets)
     }
@@ -297,8 +307,11 @@ impl Connector for Akeneo {
         Err(ReadError::Unsupported)
     }
 
-    fn authorize(&self, secret: &str) -> Vec<(String, String)> {
-        vec![("authorization".into(), format!("Bearer {secret}"))]
+    fn authorize(&self, request: &Request, secret: &str) -> Vec<(String, String)> {
+        match self.options.platform.as_ref().filter(|_| platform::is_of(request)) {
+            Some(platform) => platform::authorization(self, platform, secret),
+            None => vec![("authorization".into(), format!("Bearer {secret}"))],
+        }
     }
 
     fn login_needs(&self) -> &'static [Credential] {
@@ -316,29 +329,32 @@ impl Connector for Akeneo {
         login::session(response)
     }
 
-    /// None that a daemon could make with a connection's credential: subscriptions are made by hand.
     fn registrations(&self) -> Vec<Registration> {
-        Vec::new()
+        self.options.platform.as_ref().map(platform::registrations).unwrap_or_default()
     }
 
-    fn list_registrations(&self, _cursor: Option<&str>) -> Request {
-        self.nothing()
+    fn list_registrations(&self, cursor: Option<&str>) -> Request {
+        self.options.platform.as_ref().map_or_else(|| self.nothing(), |platform| platform::list(platform, cursor))
     }
 
     fn read_registrations(
         &self,
-        _response: &Response,
-        _target: &dyn Fn(&str) -> String,
+        response: &Response,
+        target: &dyn Fn(&str) -> String,
     ) -> Result<(Vec<Registered>, Option<String>), RegistrationError> {
-        Ok((Vec::new(), None))
+        self.options.platform.as_ref().map_or(Ok((Vec::new(), None)), |platform| platform::read(platform, response, target))
     }
 
-    fn create_registration(&self, _registration: &Registration, _target: &str) -> Request {
-        self.nothing()
+    fn create_registration(&self, registration: &Registration, making: Making<'_>) -> Option<Request> {
+        platform::create(self, self.options.platform.as_ref()?, registration, making)
     }
 
-    fn delete_registration(&self, _id: &str) -> Request {
-        self.nothing()
+    fn mend_registration(&self, registered: &Registered) -> Option<Request> {
+        platform::resume(self.options.platform.as_ref()?, registered)
+    }
+
+    fn delete_registration(&self, id: &str) -> Request {
+        self.options.platform.as_ref().map_or_else(|| self.nothing(), |platform| platform::delete(platform, id))
     }
 }
 

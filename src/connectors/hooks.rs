@@ -107,3 +107,38 @@ pub enum Flow {
         since: Timestamp,
     },
 }
+
+/// A route that its upstream ends on a day that it has told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retiring {
+    /// The route.
+    pub route: &'static str,
+    /// From this moment on nothing need come by it.
+    pub from: Timestamp,
+}
+
+impl Retiring {
+    /// Whether the upstream has ended it by now, and nothing came by it for a day.
+    #[must_use]
+    pub fn is_silent(&self, now: Timestamp, last_delivery: Option<Timestamp>) -> bool {
+        now >= self.from && last_delivery.is_none_or(|last| now.since(last) >= DAY)
+    }
+}
+
+/// Any route that is in use hears something in this time.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_silent_only_once_its_end_has_come_and_a_day_was_quiet() {
+        let at = |hours: i64| Timestamp(hours * 3_600_000_000);
+        let retiring = Retiring { route: "events", from: at(100) };
+        assert!(!retiring.is_silent(at(99), None), "its end is yet to come");
+        assert!(retiring.is_silent(at(100), None));
+        assert!(!retiring.is_silent(at(120), Some(at(97))), "it was heard within the day");
+        assert!(retiring.is_silent(at(121), Some(at(97))));
+    }
+}

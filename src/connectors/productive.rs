@@ -14,8 +14,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::connectors::signature;
 use crate::connectors::{
-    Absence, Asked, Column, ColumnKind, Connector, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Overload, Page, ReadError,
-    Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Statements, Unreadable, Verified,
+    Absence, Asked, Column, ColumnKind, Connector, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Making, Overload, Page,
+    ReadError, Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Statements, Unreadable, Verified,
 };
 use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, HookRequest, Key, ResourceName};
@@ -252,7 +252,7 @@ impl Connector for Productive {
         answers::feed_page(self, feed, response)
     }
 
-    fn authorize(&self, secret: &str) -> Vec<(String, String)> {
+    fn authorize(&self, _request: &Request, secret: &str) -> Vec<(String, String)> {
         vec![("x-auth-token".into(), secret.into()), ("x-organization-id".into(), self.options.organization.to_string())]
     }
 
@@ -276,8 +276,8 @@ impl Connector for Productive {
         answers::registrations(response, target)
     }
 
-    fn create_registration(&self, registration: &Registration, target: &str) -> Request {
-        requests::create_registration(self, registration, target)
+    fn create_registration(&self, registration: &Registration, making: Making<'_>) -> Option<Request> {
+        Some(requests::create_registration(self, registration, making.target))
     }
 
     fn delete_registration(&self, id: &str) -> Request {

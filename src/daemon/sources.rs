@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Kind {
     connector: Arc<dyn ConnectorDebug>,
     root: url::Url,
+    /// Further roots that may be asked.
+    also: Vec<url::Url>,
     credentials: Credentials,
     scope: String,
     limits: Limits,
@@ -38,10 +40,11 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
     let name = SourceName::new(name).map_err(|error| format!("the name {error}"))?;
     let kind = match &source.connector {
         Configured::Productive(productive) => productive::kind(config, source, productive)?,
-        Configured::Akeneo(settings, resources) => akeneo::kind(config, source, settings, resources)?,
+        Configured::Akeneo(settings, resources) => akeneo::kind(&name, config, source, settings, resources)?,
     };
     let options = upstream::Options {
         root: kind.root,
+        also: kind.also,
         response_max: config.limits.upstream_response.0,
         responses_in_flight: budget,
         connect_timeout: CONNECT_TIMEOUT.min(config.limits.upstream_timeout),

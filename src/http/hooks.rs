@@ -121,13 +121,14 @@ impl Hooks {
             return self.unknown();
         };
         let mut attempt = Attempt { source: Arc::clone(&source), route: head.route.clone(), open: true };
+        let is_slowed = source.is_slowed(&head.route);
         match self.accept(source, head, &method, &headers, body).await {
             Ok(took) => {
                 attempt.accepted(took);
                 plain(StatusCode::OK, "ok\n")
             }
             Err(refusal) => {
-                let response = self.refuse(&refusal);
+                let response = self.refuse(&refusal, is_slowed);
                 attempt.refused(response.status().as_u16(), &refusal);
                 response
             }
@@ -176,8 +177,8 @@ impl Hooks {
         unauthorized()
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Response {
-        let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    fn refuse(&self, refusal: &Refusal, is_slowed: bool) -> Response {
+        let status = StatusCode::from_u16(refusal.status(is_slowed)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let ours = self.options.retry_after;
         match refusal {
             Refusal::Method | Refusal::Unsigned | Refusal::Signature(_) => unauthorized(),

@@ -108,7 +108,9 @@ pub fn closes(gap: &Gap, pass: &PassOutcome, schedule: &Schedule) -> bool {
     pass.complete && sees_all && gap.ended_at.is_some_and(|end| pass.started_at > end)
 }
 
-fn repairing(schedule: &Schedule) -> PassKind {
+/// Which kind of pass repairs a gap.
+#[must_use]
+pub fn repairing(schedule: &Schedule) -> PassKind {
     match schedule.mode {
         Mode::Watermark | Mode::SortAndStop if schedule.deletes_by_feed => PassKind::Incremental,
         _ => PassKind::Sweep,

@@ -210,6 +210,19 @@ impl Store {
         Ok(Backlog { deliveries: u64::try_from(deliveries).unwrap_or(0), oldest: oldest.map(Timestamp) })
     }
 
+    /// When the last delivery came by a route, of those that are kept.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`].
+    pub async fn last_delivery(&self, source: &SourceName, route: &str) -> Result<Option<Timestamp>, Error> {
+        let mut select = Query::select();
+        select.expr_as(Func::max(Expr::col("received_at")), Alias::new("last")).from("instep_delivery");
+        select.and_where(of_source(source)).and_where(Expr::col("route").eq(route));
+        let row = self.reader().query_one(&select).await?;
+        let last: Option<i64> = row.map(|row| row.try_get("", "last")).transpose()?.flatten();
+        Ok(last.map(Timestamp))
+    }
+
     /// Puts a quarantined delivery back to the pending ones. `false`: there is none of that id, or its twin is pending.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use crate::model::{ResourceName, SourceName};
 use crate::store::connect::{Lane, Store};
 use crate::store::error::Error;
 use crate::store::fence::Fence;
+use crate::store::passes::PassKind;
 use crate::store::sql::{clean, of_source};
 
 /// A gap.
@@ -64,19 +65,21 @@ impl Store {
         rows.iter().map(|row| Ok(Gap::from_query_result(row, "")?)).collect()
     }
 
-    /// Closes every gap that is repaired: each of `resources` has a completed pass that began after the gap's end.
-    /// An incremental pass is enough: it asks from a watermark that was set before the gap. Returns how many were closed.
+    /// Closes every gap that is repaired: each of `resources` has a completed pass, of the kind that repairs it, that began after the
+    /// gap's end. A sweep always repairs; an incremental pass asks from a watermark that was set before the gap, and is enough where
+    /// deletes are learned in another way. Returns how many were closed.
     ///
     /// A gap whose end lies ahead was opened by a wall clock that was set back since; it counts as ended now, and the next passes
     /// close it. A pass that began ahead of our clock proves nothing; the next one does.
     ///
     /// # Errors
     /// [`crate::store::Kind::Fenced`], [`crate::store::Kind::Unavailable`].
-    pub async fn close_gaps(&self, fence: &Fence, resources: &[ResourceName]) -> Result<u64, Error> {
+    pub async fn close_gaps(&self, fence: &Fence, resources: &[(ResourceName, PassKind)]) -> Result<u64, Error> {
         let mut compared_since: Option<Timestamp> = None;
-        for resource in resources {
+        for (resource, repairing) in resources {
             let progress = self.progress(fence.source(), resource).await?;
-            let Some(latest) = progress.incremental_at.max(progress.sweep_at) else {
+            let incremental = progress.incremental_at.filter(|_| *repairing == PassKind::Incremental);
+            let Some(latest) = incremental.max(progress.sweep_at) else {
                 return Ok(0);
             };
             if latest > self.now() {

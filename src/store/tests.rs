@@ -171,10 +171,32 @@ async fn a_page_moves_its_pass_once_and_what_a_sweep_missed_is_suspect() {
             )
             .await
             .expect("opened");
-        assert_eq!(store.close_gaps(&fence, &[tasks()]).await.expect("none"), 0);
+        let by = |kind| [(tasks(), kind)];
+        assert_eq!(store.close_gaps(&fence, &by(PassKind::Sweep)).await.expect("none"), 0);
         store.finish_pass(&fence, &pass, &PassEnd::Completed { watermark: date }).await.expect("finished");
         assert_eq!(store.progress(&source(), &tasks()).await.expect("progress").watermark, date);
-        assert_eq!(store.close_gaps(&fence, &[tasks()]).await.expect("closed"), 1);
+        assert_eq!(store.close_gaps(&fence, &by(PassKind::Sweep)).await.expect("closed"), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_only_a_sweep_sees_deletes_an_incremental_pass_closes_no_gap() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "here").await.expect("claimed");
+        let ended = store.now().minus(Duration::from_secs(1));
+        store.extend_gap(&source(), "down", ended.minus(Duration::from_secs(9)), Some(ended)).await.expect("opened");
+        for (kind, closed_by_either, closed_by_sweep) in [(PassKind::Incremental, 1, 0), (PassKind::Sweep, 1, 1)] {
+            let pass = store.start_pass(&fence, &NewPass { resource: tasks(), kind, lower_bound: None }).await.expect("started");
+            store.finish_pass(&fence, &pass, &PassEnd::Completed { watermark: None }).await.expect("finished");
+            let closed = store.close_gaps(&fence, &[(tasks(), PassKind::Sweep)]).await.expect("asked");
+            assert_eq!(closed, closed_by_sweep, "{kind:?} where a sweep is needed");
+            if closed == 0 {
+                let other = store.close_gaps(&fence, &[(tasks(), PassKind::Incremental)]).await.expect("asked");
+                assert_eq!(other, closed_by_either, "{kind:?} where either is enough");
+                store.extend_gap(&source(), "again", ended.minus(Duration::from_secs(9)), Some(ended)).await.expect("opened");
+            }
+        }
     })
     .await;
 }

@@ -25,7 +25,14 @@ fn upstream(root: &Url) -> Upstream {
 }
 
 fn sharing(root: &Url, budget: ByteBudget) -> Upstream {
-    let options = Options { root: root.clone(), response_max: CAP, responses_in_flight: budget, connect_timeout: SHORT, timeout: SHORT };
+    let options = Options {
+        root: root.clone(),
+        also: Vec::new(),
+        response_max: CAP,
+        responses_in_flight: budget,
+        connect_timeout: SHORT,
+        timeout: SHORT,
+    };
     let credentials: Credentials = Arc::new(|which| match which {
         Credential::Read => Ok("the-read-token".to_owned()),
         Credential::Manage => Err("manage_token is not set".to_owned()),

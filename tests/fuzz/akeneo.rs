@@ -24,6 +24,7 @@ fn connector(product_key: ProductKey) -> Akeneo {
         events_api: true,
         event_platform: true,
         notifications: true,
+        platform: None,
         ignore_authors: vec!["shop".to_owned()],
         subscriptions: Vec::new(),
         exclude: vec!["/values/*cost*".to_owned()],

@@ -42,6 +42,7 @@ fn connectors() -> [Box<dyn Connector>; 2] {
         events_api: true,
         event_platform: true,
         notifications: true,
+        platform: None,
         ignore_authors: Vec::new(),
         subscriptions: Vec::new(),
         exclude: Vec::new(),
@@ -86,7 +87,9 @@ fn table() -> String {
         "it is kept in quarantine; a 4xx would only count against the subscription",
     );
     for (refusal, situation, why) in refusals() {
-        row("all", "all", situation, &refusal.status(), why);
+        let (status, slowed) = (refusal.status(false), refusal.status(true));
+        let status = if status == slowed { status.to_string() } else { format!("{status}, or {slowed} where the backlog is answered so") };
+        row("all", "all", situation, &status, why);
     }
     for connector in connectors() {
         let mut routes: Vec<(Vec<&str>, HookPolicy)> = Vec::new();
@@ -101,8 +104,10 @@ fn table() -> String {
             let names = if names.len() > 3 { "all".to_owned() } else { names.join(", ") };
             let (status, why) = match on_overload(&policy) {
                 Ok(()) => (200, "it is taken down to the disk floor: a refusal makes this upstream no slower"),
-                Err(refused @ Overload::TooManyRequests { .. }) => (Refusal::Overload(refused).status(), "this upstream slows down at it"),
-                Err(refused) => (Refusal::Overload(refused).status(), "this upstream takes a 429 as a failure of its own"),
+                Err(refused @ Overload::TooManyRequests { .. }) => {
+                    (Refusal::Overload(refused).status(false), "this upstream slows down at it")
+                }
+                Err(refused) => (Refusal::Overload(refused).status(false), "this upstream takes a 429 as a failure of its own"),
             };
             row(connector.kind(), &names, "the backlog is above its mark", &status, why);
             let any = Refusal::Store(Unavailable { retry_after: RETRY_AFTER });
@@ -130,7 +135,7 @@ fn the_table_of_answers_is_up_to_date() {
 #[test]
 fn no_answer_suspends_a_subscription_by_itself() {
     for (refusal, ..) in refusals() {
-        assert!(!matches!(refusal.status(), 300..=399 | 404 | 405), "{refusal:?}");
+        assert!(!matches!(refusal.status(true), 300..=399 | 404 | 405), "{refusal:?}");
     }
     // The verified test probe and what cannot be read are answered before anybody reads them.
     let [_, akeneo] = connectors();

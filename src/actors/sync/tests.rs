@@ -117,6 +117,7 @@ fn productive(fake: &Fake) -> Productive {
 fn source_of(store: &Store, fake: &Fake, brake: Brake, connector: Productive) -> Source {
     let bounds = Bounds {
         root: fake.url.clone(),
+        also: Vec::new(),
         response_max: 1 << 20,
         responses_in_flight: ByteBudget::new(8 << 20),
         connect_timeout: PATIENCE,

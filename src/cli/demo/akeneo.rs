@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compare::Comparison;
 use super::plan::SOURCE;
-use super::process::{DAEMON_LOG, Directory, Running, free_ports, own_program, tail};
+use super::process::{DAEMON_LOG, Directory, Running, free_ports, own_program, run_verb, tail};
 use super::replica::{Replica, wait};
 use super::upstream::{Change, Upstream};
 use super::{Args, EX_SOFTWARE, Error, complain, say, within};
@@ -30,6 +30,8 @@ use phase::{Phase, Plan, SECRETS};
 
 /// Longest wait for the first sweep.
 const BACKFILL_DEADLINE: Duration = Duration::from_secs(300);
+/// Longest wait for a subscriber and a subscription.
+const REGISTER_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for the churn and its deliveries.
 const CHURN_DEADLINE: Duration = Duration::from_secs(170);
 /// Longest wait for pending deliveries and marks after the last delivery, and for two sweeps in phases with passes.
@@ -113,6 +115,7 @@ fn specs(root: &str) -> Result<Vec<ResourceSpec>, Error> {
         events_api: false,
         event_platform: false,
         notifications: false,
+        platform: None,
         ignore_authors: Vec::new(),
         subscriptions: Vec::new(),
         exclude: Vec::new(),
@@ -152,6 +155,9 @@ impl Trial<'_> {
         wait(self.clock, daemon, "the end of the backfill", BACKFILL_DEADLINE, swept).await?;
         say(phase.word(), format_args!("every resource was read after {:.1} s", self.since(begin)));
         self.upstream.post("subscription", &phase.subscription(self.ports[0])).await?;
+        if phase == Phase::Both {
+            self.register().await?;
+        }
         let before = self.upstream.report().await?;
         let n_before = usize::try_from(super::arm::number(&before, "/changes")).unwrap_or(usize::MAX);
         let churn_at = self.clock.now();
@@ -171,6 +177,17 @@ impl Trial<'_> {
         outcome.vm_hwm_kib = daemon.high_water_kib().unwrap_or(0);
         outcome.judge();
         Ok(outcome)
+    }
+
+    /// `instep hooks create`, as a person would type it.
+    async fn register(&self) -> Result<(), Error> {
+        let config = self.directory.path.join("instep.toml").display().to_string();
+        let arguments = ["hooks", "create", SOURCE, "--config", &config];
+        if !run_verb(&arguments, &self.directory.path, "hooks.log", REGISTER_DEADLINE).await? {
+            return Err(Error::Process(format!("`instep hooks create` failed: {}", tail(&self.directory.path.join("hooks.log")))));
+        }
+        say(Phase::Both.word(), format_args!("a subscription to the Event Platform was made"));
+        Ok(())
     }
 
     /// Waits until whatever the phase relies on has had its turn and nothing is left to do.

@@ -11,7 +11,7 @@ auth = { client_id = "3_x", secret = { credential = "pim-secret" }, username = "
 
 fn akeneo(config: &Config) -> (Akeneo, BTreeMap<String, AkeneoResource>) {
     match &config.sources["pim"].connector {
-        Connector::Akeneo(settings, resources) => (settings.clone(), resources.clone()),
+        Connector::Akeneo(settings, resources) => ((**settings).clone(), resources.clone()),
         other => panic!("{other:?}"),
     }
 }

@@ -7,6 +7,7 @@ use super::catalog::{Changes, Kind, Paging};
 use super::cursor::{ABOVE_PAGE, Place};
 use super::{Akeneo, ProductKey, ResourceOptions, kind};
 use crate::clock::Timestamp;
+use crate::connectors::escape::escape;
 use crate::connectors::{Credential, ListQuery, Request, ResourceSpec};
 use crate::model::Key;
 use crate::model::ordering::By;
@@ -154,16 +155,6 @@ pub(super) fn get(akeneo: &Akeneo, endpoint: String, path: &str, query: &[(&str,
     }
 }
 
-/// Everything but letters, digits, `_`, `-` and `.` is escaped.
-fn encode(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.') {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+pub(super) fn encode(text: &str) -> String {
+    escape(text, b"_-.")
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::model::{DeliveryId, SourceName};
 
 mod deliveries;
+mod platform;
 mod reads;
 mod requests;
 
@@ -21,6 +22,12 @@ fn options() -> Options {
         events_api: true,
         event_platform: true,
         notifications: true,
+        platform: Some(Management {
+            api: "https://events.example.test/api/v1".parse().expect("a URL"),
+            client_id: "3_x".to_owned(),
+            subscriber: "instep pim".to_owned(),
+            contact: "ops@example.test".to_owned(),
+        }),
         ignore_authors: vec!["shop_1234".to_owned()],
         subscriptions: Vec::new(),
         exclude: vec!["/values/cost*".to_owned()],

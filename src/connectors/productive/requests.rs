@@ -6,6 +6,7 @@ use http::Method;
 use super::catalog::{Changes, HOOK_EVENTS, Kind};
 use super::{PAGE_SIZE, Productive, kind};
 use crate::clock::Timestamp;
+use crate::connectors::escape::escape;
 use crate::connectors::{Credential, FeedSpec, ListQuery, Registration, Request, ResourceSpec};
 use crate::model::Key;
 use crate::model::ordering::By;
@@ -125,16 +126,7 @@ fn get(productive: &Productive, endpoint: &str, path: &str, query: &[(String, St
     }
 }
 
-/// Everything but letters, digits, `_` and `.` is escaped: the vendor's guide escapes even `-`.
+/// The vendor's guide escapes even `-`.
 fn encode(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.') {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    escape(text, b"_.")
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::Kind;
 use crate::config::{self, Akeneo as Settings, AkeneoResource, Config, Secret, Secrets};
 use crate::connectors::Credential;
-use crate::connectors::akeneo::{Akeneo, Auth, EVENTS, Keep, NOTIFICATIONS, Options, PLATFORM, ProductKey, ResourceOptions};
+use crate::connectors::akeneo::{Akeneo, Auth, EVENTS, Keep, Management, NOTIFICATIONS, Options, PLATFORM, ProductKey, ResourceOptions};
+use crate::model::SourceName;
 use crate::quota::{Class, Concurrency, Expected, Limit, Limits, Shape, Unit};
 use crate::upstream::Credentials;
 
@@ -17,26 +18,36 @@ const REQUESTS_A_SECOND: u64 = 100;
 const CONCURRENT: u32 = 4;
 
 pub(super) fn kind(
+    name: &SourceName,
     config: &Config,
     source: &config::Source,
     settings: &Settings,
     resources: &BTreeMap<String, AkeneoResource>,
 ) -> Result<Kind, String> {
-    if settings.event_platform.as_ref().is_some_and(|platform| platform.manage) {
-        tracing::warn!("subscriptions to the event platform are not managed by this version: make and watch them by hand");
-    }
+    let platform = management(name, settings)?;
     let scope = scope(settings);
     Ok(Kind {
-        connector: Arc::new(Akeneo::new(options(config, source, settings, resources))?),
         root: settings.url.clone(),
+        also: platform.iter().map(|platform| platform.api.clone()).collect(),
+        manages_hooks: platform.is_some(),
+        connector: Arc::new(Akeneo::new(Options { platform, ..options(config, source, settings, resources) })?),
         credentials: credentials(settings),
         limits: limits(&scope, settings.quota_share)?,
         scope,
         feeds: false,
         feed_poll: Duration::from_secs(3600),
-        manages_hooks: false,
         secrets: secrets(settings),
     })
+}
+
+/// Where and as whom subscriptions are managed, if they are.
+fn management(name: &SourceName, settings: &Settings) -> Result<Option<Management>, String> {
+    let Some(platform) = settings.event_platform.as_ref().filter(|platform| platform.manage) else { return Ok(None) };
+    let (Some(client_id), Some(contact)) = (&settings.auth.client_id, &platform.contact) else {
+        return Err("event_platform.manage needs event_platform.contact and auth.client_id".to_owned());
+    };
+    let subscriber = format!("instep {name}");
+    Ok(Some(Management { api: platform.url.clone(), client_id: client_id.clone(), subscriber, contact: contact.clone() }))
 }
 
 /// Limits hold for a connection: the client, or the place of an app's token.
@@ -104,6 +115,7 @@ fn options(config: &Config, source: &config::Source, settings: &Settings, resour
         events_api: settings.events_api.is_some(),
         event_platform: platform.is_some(),
         notifications: platform.is_some_and(|platform| platform.notifications),
+        platform: None,
         ignore_authors: settings.ignore_authors.clone(),
         subscriptions: platform.map(|platform| platform.subscriptions.clone()).unwrap_or_default(),
         exclude: settings.exclude.clone(),
@@ -138,14 +150,14 @@ mod tests {
         let text = format!("[sources.pim]\nkind = \"akeneo\"\nurl = \"https://pim.example.test\"\nauth = {auth}\n");
         let config = Config::parse("instep.toml", &text).unwrap_or_else(|error| panic!("{error}"));
         let Connector::Akeneo(settings, _) = config.sources["pim"].connector.clone() else { panic!("another kind") };
-        (config, settings)
+        (config, *settings)
     }
 
     #[test]
     fn everything_that_can_be_configured_exists() {
         let (config, settings) = settings("{ token = { env = \"APP\" } }");
         let Connector::Akeneo(_, resources) = &config.sources["pim"].connector else { panic!("another kind") };
-        let kind = kind(&config, &config.sources["pim"], &settings, resources).expect("a source");
+        let kind = kind(&SourceName::new("pim").expect("a name"), &config, &config.sources["pim"], &settings, resources).expect("a source");
         let mut known: Vec<String> = kind.connector.resources().iter().map(|spec| spec.name.to_string()).collect();
         let mut names = crate::connectors::akeneo::resource_names();
         known.sort();
@@ -155,6 +167,31 @@ mod tests {
         assert!(kind.connector.hook_routes().is_empty(), "without an event system there is no door");
         let usable: Vec<u64> = kind.limits.list().iter().map(Limit::usable).collect();
         assert_eq!(usable, [60]);
+    }
+
+    #[test]
+    fn subscriptions_are_managed_where_it_is_asked_for_with_all_that_it_takes() {
+        let (_, plain) = settings("{ token = { env = \"APP\" } }");
+        let name = SourceName::new("pim").expect("a name");
+        assert_eq!(management(&name, &plain), Ok(None));
+        let platform = |contact: Option<&str>| config::EventPlatform {
+            secrets: Secrets::default(),
+            subscriptions: Vec::new(),
+            notifications: true,
+            manage: true,
+            contact: contact.map(ToOwned::to_owned),
+            url: "https://events.example.test/api/v1".parse().expect("a URL"),
+        };
+        let by_token = Settings { event_platform: Some(platform(Some("ops@example.test"))), ..plain };
+        assert!(management(&name, &by_token).is_err(), "requests name their client");
+        let auth = config::AkeneoAuth { client_id: Some("3_x".to_owned()), ..by_token.auth.clone() };
+        let whole = Settings { auth: auth.clone(), ..by_token };
+        let managed = management(&name, &whole).expect("it is complete").expect("it is asked for");
+        assert_eq!((managed.subscriber.as_str(), managed.client_id.as_str()), ("instep pim", "3_x"));
+        assert!(
+            management(&name, &Settings { event_platform: Some(platform(None)), auth, ..whole }).is_err(),
+            "a subscriber has a contact"
+        );
     }
 
     #[test]

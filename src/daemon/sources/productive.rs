@@ -14,6 +14,7 @@ pub(super) fn kind(config: &Config, source: &config::Source, productive: &Produc
     Ok(Kind {
         connector: Arc::new(Productive::new(options(config, source, productive))?),
         root: productive.url.clone(),
+        also: Vec::new(),
         credentials: credentials(productive),
         limits: limits(&scope, productive)?,
         scope,

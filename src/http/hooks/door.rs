@@ -32,6 +32,11 @@ pub trait SourceDoor: Send + Sync + 'static {
     /// The answer to give instead.
     fn admit(&self, route: &str) -> Result<(), Overload>;
 
+    /// Whether the sender of this route slows down at a 429: then that is what it gets whenever a delivery cannot be taken now.
+    fn is_slowed(&self, _route: &str) -> bool {
+        false
+    }
+
     /// Checks the signature over the raw body. May read the secrets once more; must end by itself, for it holds the body in memory.
     fn verify(&self, head: RequestHead, body: Bytes, now: Timestamp) -> BoxFuture<'_, Verdict>;
 
@@ -133,11 +138,11 @@ pub enum Refusal {
     Broken,
     /// The backlog is above its mark. 429 or 503.
     Overload(Overload),
-    /// No memory left for bodies. 503.
+    /// No memory left for bodies. 503 or 429.
     NoBudget,
-    /// The store cannot commit. 503.
+    /// The store cannot commit. 503 or 429.
     Store(Unavailable),
-    /// The store did not commit in time; it may do so yet. 503.
+    /// The store did not commit in time; it may do so yet. 503 or 429.
     StoreSlow,
     /// The caller hung up before the answer. If its body was complete, the delivery is stored nevertheless. Counted as 499.
     CallerGone,
@@ -149,10 +154,12 @@ impl Refusal {
     /// The status under which callers are counted who were gone before an answer; never sent.
     pub const STATUS_CALLER_GONE: u16 = 499;
 
-    /// The status of the answer: the only place that says which refusal gets which.
+    /// The status of the answer: the only place that says which refusal gets which. `is_slowed`: the upstream slows down at a 429, and
+    /// takes a 503 as a fault that it counts against us.
     #[must_use]
-    pub fn status(&self) -> u16 {
+    pub fn status(&self, is_slowed: bool) -> u16 {
         match self {
+            Self::Store(_) | Self::NoBudget | Self::StoreSlow if is_slowed => 429,
             Self::Method | Self::Unsigned | Self::Signature(_) => 401,
             Self::Broken => 400,
             Self::TooSlow => 408,

@@ -36,7 +36,7 @@ async fn write_all(store: &Store, fence: &Fence, pass: &Pass, id: DeliveryId) ->
         ("a pass sent back", store.restart_pass(fence, pass.id).await.map(drop)),
         ("a pass's end", store.finish_pass(fence, pass, &PassEnd::Completed { watermark: Some(soon) }).await),
         ("what a resource cannot", store.set_bulk_unsupported(fence, &tasks()).await),
-        ("a closed gap", store.close_gaps(fence, &[tasks()]).await.map(drop)),
+        ("a closed gap", store.close_gaps(fence, &[(tasks(), PassKind::Sweep)]).await.map(drop)),
         ("a registration", store.put_registration(fence, "r", "9", Some("late"), "active").await),
         ("a registration's end", store.drop_registration(fence, "1").await),
     ]

@@ -98,18 +98,13 @@ impl Phase {
         faults
     }
 
-    /// What the fake PIM's two systems are told, where the daemon listens at `hooks`.
+    /// Which of the fake PIM's two systems send, and where the Events API sends to: the daemon listens at `hooks`.
     pub(super) fn subscription(self, hooks: u16) -> Value {
-        let url = |route: &str| format!("http://127.0.0.1:{hooks}/hooks/{SOURCE}/{route}");
-        let mut asked = json!({
-            "events_api": { "url": url("events"), "secret": SECRETS[0], "enabled": self.has_events_api() },
+        let url = format!("http://127.0.0.1:{hooks}/hooks/{SOURCE}/events");
+        json!({
+            "events_api": { "url": url, "secret": SECRETS[0], "enabled": self.has_events_api() },
             "event_platform": { "enabled": self.has_platform() },
-        });
-        if self == Self::Both {
-            asked["event_platform"]["url"] = json!(url("platform"));
-            asked["event_platform"]["primary"] = json!(SECRETS[1]);
-        }
-        asked
+        })
     }
 }
 
@@ -161,6 +156,9 @@ impl Plan {
             if is_on {
                 let _ = writeln!(text, "[sources.{SOURCE}.{table}]\nsecrets = [{}]", secret(name));
             }
+        }
+        if phase.has_platform() {
+            let _ = writeln!(text, "manage = true\ncontact = \"ops@example.test\"\nurl = \"{root}event-platform/api/v1\"");
         }
         for name in resource_names() {
             let (poll, sweep) = (self.poll.as_secs(), self.sweep.as_secs());

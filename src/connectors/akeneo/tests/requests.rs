@@ -135,7 +135,7 @@ fn a_login_carries_what_it_must_and_shows_none_of_it() {
     assert_eq!(akeneo.login(&[], None), None);
     let app = Akeneo::new(Options { auth: Auth::App, ..options() }).expect("known resources");
     assert!(app.login_needs().is_empty() && app.login(&texts, None).is_none());
-    assert_eq!(app.authorize("token"), [("authorization".to_owned(), "Bearer token".to_owned())]);
+    assert_eq!(app.authorize(&app.nothing(), "token"), [("authorization".to_owned(), "Bearer token".to_owned())]);
 }
 
 #[test]
