@@ -338,6 +338,10 @@ pub trait Connector: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`] where the answer is no page.
     fn read(&self, resource: &ResourceSpec, asked: Asked<'_>, response: &Response) -> Result<Page, ReadError>;
+    /// What a page says against the configuration, for people who check it.
+    fn doubts(&self, _resource: &ResourceSpec, _page: &Page) -> Option<String> {
+        None
+    }
     /// Reads a page of an event feed from `since` on.
     fn feed(&self, feed: &FeedSpec, since: Timestamp, cursor: Option<&str>) -> Request;
     /// What an answer to [`Connector::feed`] holds.

@@ -130,7 +130,8 @@ async fn probe_one(source: &Source, cx: &Context, fence: &Fence, spec: &Resource
     match source.ask(cx, fence, Class::Refresh, &request, |response| source.connector.read(spec, Asked::Page(query), response)).await {
         Ok(Answer { what: page, .. }) => {
             let unreadable = page.records.iter().find_map(|record| record.as_ref().err()).map(|error| error.reason.clone());
-            json!({ "ok": unreadable.is_none(), "records": page.records.len(), "unreadable": unreadable })
+            let doubt = source.connector.doubts(spec, &page);
+            json!({ "ok": unreadable.is_none() && doubt.is_none(), "records": page.records.len(), "unreadable": unreadable, "doubt": doubt })
         }
         Err((error, _)) => json!({ "ok": false, "error": error.to_string() }),
     }

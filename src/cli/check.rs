@@ -55,7 +55,8 @@ fn probe(args: &Args) -> ExitCode {
         for (name, found) in answer.get("resources").and_then(Value::as_object).into_iter().flatten() {
             let good = found.get("ok").and_then(Value::as_bool) == Some(true);
             all_good &= good;
-            let why = found.get("error").or(found.get("unreadable")).and_then(Value::as_str).unwrap_or("ok");
+            let reasons = ["error", "unreadable", "doubt"];
+            let why = reasons.iter().find_map(|reason| found.get(*reason).and_then(Value::as_str)).unwrap_or("ok");
             let written = if args.json {
                 writeln!(out, "{}", json!({ "source": source, "resource": name, "found": found }))
             } else {

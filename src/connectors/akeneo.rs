@@ -33,6 +33,7 @@ mod keep;
 mod login;
 mod platform;
 mod requests;
+mod zone;
 
 use catalog::{Changes, KINDS, Kind};
 pub use keep::Keep;
@@ -297,6 +298,10 @@ impl Connector for Akeneo {
 
     fn read(&self, resource: &ResourceSpec, asked: Asked<'_>, response: &Response) -> Result<Page, ReadError> {
         answers::page(self, resource, asked, response)
+    }
+
+    fn doubts(&self, resource: &ResourceSpec, page: &Page) -> Option<String> {
+        zone::doubts(self, resource, page)
     }
 
     fn feed(&self, _feed: &FeedSpec, _since: Timestamp, _cursor: Option<&str>) -> Request {

@@ -20,6 +20,8 @@ on_both!(every_actor_fails_and_comes_back_alone, a_melting_journal_ends_the_proc
 
 const SOON: Duration = Duration::from_secs(30);
 const SOURCE: &str = "root/sources/source:pmp";
+/// Whoever fails, others' deliveries are acknowledged after such a pause at most.
+const STALL_MAX: Duration = Duration::from_secs(4);
 
 /// What becomes of an actor that was told to fail so, one after the other.
 struct Faults {
@@ -116,8 +118,13 @@ async fn fail_one(universe: &Universe, points: &mut Points, ledger: &Ledger, pat
         *expected.get_mut(SOURCE).expect("it is known") += 1;
     }
     let (mut reasons, mut waits) = (BTreeSet::new(), BTreeSet::new());
+    let (mut last, mut longest) = ((began, acknowledged), Duration::ZERO);
     let patience = if is_long() { Duration::from_secs(150) } else { SOON };
     eventually(&format!("{path} is back"), patience, async || {
+        if ledger.len() > last.1 {
+            longest = longest.max(monotonic() - last.0);
+            last = (monotonic(), ledger.len());
+        }
         let actors = actors(universe).await?;
         let standing = &actors[path];
         reasons.extend(standing["last_failure"].as_str().map(str::to_owned));
@@ -141,8 +148,10 @@ async fn fail_one(universe: &Universe, points: &mut Points, ledger: &Ledger, pat
     assert!(path == "root/admin" || !waits.is_empty(), "{path}: the wait before a restart shows");
     assert!(path == "root/admin" || reasons.len() > 1, "{path}: its failures show: {reasons:?}");
     let is_in_the_way = matches!(path, "root/journal" | "root/listener");
-    assert!(is_in_the_way || refused == 0, "{path}: {refused} deliveries were not acknowledged meanwhile");
-    format!("{path} {took:.1?} +{meanwhile}-{refused}")
+    // A blocked thread may have work in hand that waits until others notice; then a sender is told to come again.
+    assert!(is_in_the_way || is_long() || refused == 0, "{path}: {refused} deliveries were not acknowledged meanwhile");
+    assert!(is_in_the_way || longest <= STALL_MAX, "{path}: for {longest:?} nothing was acknowledged");
+    format!("{path} {took:.1?} +{meanwhile}-{refused}, longest pause {longest:.1?}")
 }
 
 #[test]

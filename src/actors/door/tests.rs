@@ -163,3 +163,24 @@ fn only_who_never_sends_again_loses_what_is_refused() {
     assert_eq!(on_overload(&policy(&*productive, "task-updated")), Err(Overload::Unavailable { retry_after: RETRY_AFTER }));
     assert!(akeneo.hook_policy("task-updated").is_none() && productive.hook_policy(akeneo::EVENTS).is_none());
 }
+
+#[tokio::test]
+async fn what_may_have_been_anybodys_opens_one_gap_a_day() {
+    crate::store::testing::on_both(|store| async move {
+        let url = "http://127.0.0.1:1/".parse().expect("a URL");
+        let source = Arc::new(crate::actors::testing::source(&store, &url, 1, Duration::ZERO));
+        let (answers, journal) = (Answers::new(source.clock), Journal::new(source.health.clone()));
+        let doors = Doors::new(&[Arc::clone(&source)], &journal, &answers, &source.reporter);
+        let door = doors.source(source.name.as_str()).expect("its door");
+        let gaps = |refusal: &Refusal| {
+            door.refused(akeneo::EVENTS, refusal.status(false), refusal);
+            answers.take().into_iter().filter_map(|(_, gap)| gap).collect::<Vec<_>>()
+        };
+        let (forged, away) = (Refusal::Signature("mismatch"), Refusal::StoreSlow);
+        assert_eq!(gaps(&forged), ["mismatch"], "a secret that was replaced costs what it lost");
+        assert_eq!((gaps(&forged), gaps(&Refusal::TooSlow)), (Vec::new(), Vec::new()), "strangers do not spend our quota");
+        assert_eq!((gaps(&away), gaps(&away)), (vec!["store_slow"], vec!["store_slow"]), "what we refused ourselves is always lost");
+        assert_eq!(gaps(&Refusal::Unsigned), Vec::<&str>::new());
+    })
+    .await;
+}

@@ -306,3 +306,16 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn a_zone_that_is_not_the_servers_is_told_of() {
+    let body = r#"{"_embedded":{"items":[{"uuid":"u-1","updated":"2026-01-01T12:00:00+02:00","values":{}}]}}"#;
+    let doubts = |zone_seconds: i32, name: &str| {
+        let akeneo = Akeneo::new(Options { zone_seconds, ..options() }).expect("known resources");
+        let spec = resource(&akeneo, name);
+        akeneo.doubts(&spec, &akeneo.read(&spec, Asked::Page(page(None)), &answer(200, body)).expect("a page"))
+    };
+    assert!(doubts(0, "products").is_some_and(|doubt| doubt.contains("zone = \"+02:00\"")));
+    assert_eq!((doubts(7200, "products"), doubts(3600, "products")), (None, None), "in summer the winter's offset is configured");
+    assert_eq!(doubts(0, "channels"), None, "only the filter of products has no zone");
+}
