@@ -128,7 +128,7 @@ impl Actor for LimiterActor {
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         state.cx.life.allow(state.cx.step_budget);
         // As a worker does: whom its start has woken goes first.
-        tokio::task::yield_now().await;
+        crate::supervision::give_way().await;
         state.cx.reach("step").await?;
         match message {
             Message::Acquire { class, target, reply } => {

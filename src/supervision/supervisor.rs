@@ -145,7 +145,7 @@ impl Actor for Supervisor {
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         state.cx.life.allow(state.cx.step_budget);
         // As a worker does: whom its start has woken goes first.
-        tokio::task::yield_now().await;
+        super::give_way().await;
         state.cx.reach("step").await?;
         match message {
             Message::Start(index, incarnation) => state.start(&myself, index, incarnation).await,

@@ -39,6 +39,21 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// A rest may overrun by this much before it counts as a hang.
 const REST_GRACE: Duration = Duration::from_secs(30);
 
+/// Lets those go first who wait for this thread. Not by tokio's own way of yielding: that keeps a task in a list of its thread until
+/// the thread has nothing else to do, and whoever blocks the thread before keeps the task there, out of every other thread's reach.
+/// Woken by itself it waits in the queue that others take from.
+pub async fn give_way() {
+    let mut has_given_way = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut has_given_way, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
 /// Wakes a worker of whatever incarnation. A wake-up is a hint: the worker also looks by itself.
 #[derive(Clone, Debug, Default)]
 pub struct Waker {
@@ -115,7 +130,7 @@ impl<W: Work> State<W> {
     async fn step(&mut self) -> Result<Rest, Bug> {
         // Whom this task has just woken (its supervisor, at the start) waits for this very thread: it goes first, or a step that
         // blocks the thread would keep it from noticing.
-        tokio::task::yield_now().await;
+        give_way().await;
         let cx = &self.cx;
         let mut step = pin!(async {
             cx.reach("step").await?;

@@ -112,7 +112,8 @@ fn table() -> String {
             row(connector.kind(), &names, "the backlog is above its mark", &status, why);
             let any = Refusal::Store(Unavailable { retry_after: RETRY_AFTER });
             let again = match loses(&policy, &any) {
-                true => "it is never sent again: a gap opens at once, and the next sweeps repair it".to_owned(),
+                true => "it is never sent again: a gap opens, once a day where it may have been anybody's, and the next sweeps repair it"
+                    .to_owned(),
                 false => format!("it is sent again for {}", humantime::format_duration(policy.retries_for)),
             };
             row(connector.kind(), &names, "any refusal above but for want of a signature", &"as above", &again);
