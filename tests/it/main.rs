@@ -26,6 +26,7 @@ mod long_reader;
 mod lost_view;
 mod memory;
 mod one_daemon;
+mod orders;
 mod origin;
 mod poison;
 mod properties;
