@@ -28,6 +28,8 @@ mod memory;
 mod one_daemon;
 mod orders;
 mod origin;
+mod pim_cascade;
+mod pim_scope;
 mod poison;
 mod properties;
 mod queries;
