@@ -30,6 +30,7 @@ mod orders;
 mod origin;
 mod pim_cascade;
 mod pim_scope;
+mod pim_subscription;
 mod poison;
 mod properties;
 mod queries;
