@@ -11,11 +11,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::hostile::{Fault, Hostile};
+use crate::support::latency::{latencies, percentile};
 use crate::support::universe::{Other, about_task, client, deliver_to};
 use crate::support::{Database, Sandbox, Setup, Universe, eventually, is_long, monotonic, on_both, until};
 
@@ -185,10 +186,7 @@ async fn live(universe: &Universe, source: &str) -> i64 {
 
 /// Requests of a source that got no answer, as the daemon counts them.
 async fn failures(universe: &Universe, source: &str) -> u64 {
-    let answer = universe.client.get(format!("http://127.0.0.1:{}/metrics", universe.admin_port)).send().await.expect("metrics");
-    let text = String::from_utf8(answer.bytes().await.expect("a body").to_vec()).expect("text");
-    let of = text.lines().filter(|line| line.starts_with("instep_fetch_failures_total") && line.contains(&format!("source=\"{source}\"")));
-    of.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    universe.counted("fetch_failures", &format!("source=\"{source}\"")).await
 }
 
 /// Hints about all tasks of all patients, one a second each.
@@ -225,32 +223,6 @@ impl Hints {
         self.stop.cancel();
         while self.senders.join_next().await.is_some() {}
     }
-}
-
-/// How long the healthy source's changes take from hook to row, in seconds, one after the other for so long.
-async fn latencies(universe: &Universe, span: Duration, word: &str) -> Vec<f64> {
-    let (begun, keys, mut found) = (monotonic(), universe.sandbox.keys("tasks").await, Vec::new());
-    while monotonic() < begun + span {
-        let (number, key) = (found.len(), &keys[found.len() % keys.len()]);
-        let title = format!("{word} {number}");
-        universe.sandbox.change_silently("tasks", key, json!({ "title": title })).await;
-        let sent = monotonic();
-        universe.deliver_surely("task-updated", &about_task(key, &title)).await;
-        let sql = format!("select count(*) as n from pmp_tasks where key = '{key}' and title = '{title}'");
-        eventually("the change shows", SECOND * 60, async || match universe.database.try_number(&sql).await? {
-            1 => Ok(()),
-            _ => Err(title.clone()),
-        })
-        .await;
-        found.push((monotonic() - sent).as_secs_f64());
-    }
-    found
-}
-
-fn percentile(samples: &[f64], share: f64) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len()) - 1]
 }
 
 /// Asked so often, against the ideal; with an exclamation mark where that is not within a tenth or one request.

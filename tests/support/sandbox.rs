@@ -25,18 +25,25 @@ pub(crate) const UNLIMITED: [&str; 8] = [
 
 /// A running fake upstream.
 pub(crate) struct Sandbox {
-    /// `http://127.0.0.1:port/api/v2/`.
+    /// What it says when it starts: `http://127.0.0.1:port/`, with a path behind it where its API has one.
     pub(crate) url: String,
     process: Process,
     client: reqwest::Client,
 }
 
 impl Sandbox {
-    /// Starts one as the setup wants it.
+    /// Starts a fake Productive as the setup wants it.
     pub(crate) fn start(folder: &Path, setup: &Setup, client: reqwest::Client) -> Self {
+        let entities = setup.entities.to_string();
+        let chosen = setup.limits.iter().copied().chain(setup.sandbox.iter().map(String::as_str));
+        let arguments: Vec<&str> = ["productive", "--entities", &entities].into_iter().chain(chosen).collect();
+        Self::start_as(folder, &arguments, client)
+    }
+
+    /// Starts `instep sandbox` with these arguments, the first of which is the kind.
+    pub(crate) fn start_as(folder: &Path, arguments: &[&str], client: reqwest::Client) -> Self {
         let mut command = Command::new(INSTEP);
-        command.args(["sandbox", "productive", "--port", "0", "--entities", &setup.entities.to_string()]);
-        command.args(setup.limits).args(&setup.sandbox).stdout(Stdio::piped());
+        command.arg("sandbox").args(arguments).args(["--port", "0"]).stdout(Stdio::piped());
         let mut process = Process::start(&mut command, &folder.join("sandbox.log"));
         let mut url = String::new();
         let stdout = process.stdout().expect("it was piped");
@@ -117,8 +124,21 @@ impl Sandbox {
         self.truth(collection).await.into_keys().collect()
     }
 
+    /// What stands at a path of it, as it truly is: outside of tokens, limits, faults and counts.
+    pub(crate) async fn observe(&self, path: &str) -> Option<Value> {
+        let request = self.client.get(self.at(path)).header("x-sandbox-observer", "1");
+        let answer = request.send().await.expect("the sandbox answers");
+        let is_there = answer.status().is_success();
+        let body = answer.bytes().await.expect("a body");
+        is_there.then(|| serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    fn at(&self, path: &str) -> String {
+        let root = url::Url::parse(&self.url).expect("an address").origin().ascii_serialization();
+        format!("{root}{path}")
+    }
+
     fn control_url(&self, verb: &str) -> String {
-        let root = self.url.trim_end_matches("/api/v2/");
-        format!("{root}/__sandbox/{verb}")
+        self.at(&format!("/__sandbox/{verb}"))
     }
 }

@@ -97,12 +97,27 @@ impl Universe {
         let sandbox = Sandbox::start(database.folder(), setup, client.clone());
         let resources: Vec<_> = setup.resources.iter().map(|(name, _)| *name).collect();
         let n_resources = resources.len() + setup.others.len();
-        let (hooks_port, admin_port) = (free_port(), free_port());
-        let universe = Self { database, sandbox, client, hooks_port, admin_port, resources, n_resources, daemon: None };
-        std::fs::write(universe.folder("token"), READ_TOKEN).expect("our own folder");
-        std::fs::write(universe.folder("hook-token"), TOKEN).expect("our own folder");
-        std::fs::write(universe.config(), universe.configuration(setup)).expect("our own folder");
+        let mut universe = Self::with(database, sandbox, client);
+        (universe.resources, universe.n_resources) = (resources, n_resources);
+        universe.configure(setup.store, setup.tables, &universe.productive(setup));
         universe
+    }
+
+    /// With a fake upstream of any kind; it is not configured yet.
+    pub(crate) fn with(database: Database, sandbox: Sandbox, client: reqwest::Client) -> Self {
+        let (hooks_port, admin_port) = (free_port(), free_port());
+        Self { database, sandbox, client, hooks_port, admin_port, resources: Vec::new(), n_resources: 0, daemon: None }
+    }
+
+    /// That there are so many more resources, all sources taken together.
+    pub(crate) fn expect_more(&mut self, n_resources: usize) {
+        self.n_resources += n_resources;
+    }
+
+    /// Puts a secret where the configuration finds it; how the configuration says so.
+    pub(crate) fn secret(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.folder(name), text).expect("our own folder");
+        format!("{{ file = {:?} }}", self.folder(name))
     }
 
     /// Starts the upstream and the daemon, and waits until every record is there.
@@ -113,23 +128,29 @@ impl Universe {
         universe
     }
 
-    fn configuration(&self, setup: &Setup) -> String {
-        let (store, password) = match url::Url::parse(&self.database.url) {
+    /// Writes the configuration: further lines of the store, further tables, and the sources.
+    pub(crate) fn configure(&self, store: &str, tables: &str, sources: &str) {
+        let (url, password) = match url::Url::parse(&self.database.url) {
             Ok(mut url) if url.password().is_some() => {
-                std::fs::write(self.folder("password"), url.password().unwrap_or_default()).expect("our own folder");
+                let password = format!("password = {}\n", self.secret("password", url.password().unwrap_or_default()));
                 url.set_password(None).expect("a URL with a host");
-                (url.to_string(), format!("password = {{ file = {:?} }}\n", self.folder("password")))
+                (url.to_string(), password)
             }
             _ => (self.database.url.clone(), String::new()),
         };
-        let mut text = format!(
-            "[store]\nurl = {store:?}\n{password}{}\n[listen]\nhooks = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n{}\n",
-            setup.store, self.hooks_port, self.admin_port, setup.tables
+        let text = format!(
+            "[store]\nurl = {url:?}\n{password}{store}\n[listen]\nhooks = \"127.0.0.1:{}\"\nadmin = \"127.0.0.1:{}\"\n{tables}\n{sources}",
+            self.hooks_port, self.admin_port
         );
-        let _ = write!(
-            text,
-            "[sources.pmp]\nmanage_token = {{ file = {:?} }}\npublic_url = \"http://127.0.0.1:{}\"\n{}{}\n[sources.pmp.resources]\n",
-            self.folder("token"),
+        std::fs::write(self.config(), text).expect("our own folder");
+    }
+
+    /// The sources of a setup, `pmp` first.
+    pub(crate) fn productive(&self, setup: &Setup) -> String {
+        let token = self.secret("token", READ_TOKEN);
+        self.secret("hook-token", TOKEN);
+        let mut text = format!(
+            "[sources.pmp]\nmanage_token = {token}\npublic_url = \"http://127.0.0.1:{}\"\n{}{}\n[sources.pmp.resources]\n",
             self.hooks_port,
             self.common(435, &self.sandbox.url, setup.quota),
             setup.source,
@@ -144,7 +165,7 @@ impl Universe {
         text
     }
 
-    /// What every source has.
+    /// What every source of Productive has.
     fn common(&self, organization: u64, url: &str, quota: &str) -> String {
         let (token, secret) = (self.folder("token"), self.folder("hook-token"));
         format!(
@@ -279,6 +300,15 @@ impl Universe {
         serde_json::from_slice(&body).map_err(|error| error.to_string())
     }
 
+    /// What the daemon has counted since it started, in all of a counter's lines that have this label.
+    pub(crate) async fn counted(&self, counter: &str, label: &str) -> u64 {
+        let answer = self.client.get(format!("http://127.0.0.1:{}/metrics", self.admin_port)).send().await.expect("metrics");
+        let text = String::from_utf8(answer.bytes().await.expect("a body").to_vec()).expect("text");
+        let begin = format!("instep_{counter}_total");
+        let of = text.lines().filter(|line| line.starts_with(&begin) && line.contains(label));
+        of.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
     /// Sends a delivery with a right signature; the answer's status, or why there was none.
     pub(crate) async fn deliver(&self, route: &str, body: impl AsRef<[u8]>) -> Result<u16, String> {
         self.deliver_to("pmp", route, body).await
@@ -325,7 +355,12 @@ impl Universe {
         resource: &str,
         truth: &BTreeMap<String, Value>,
     ) -> Result<Vec<String>, String> {
-        let rows = self.database.try_rows(&format!("select key, payload from {source}_{resource}"), &["key", "payload"]).await?;
+        Ok(differences(truth, &self.replica(&format!("{source}_{resource}")).await?, compare))
+    }
+
+    /// The live rows of a view by their keys.
+    pub(crate) async fn replica(&self, view: &str) -> Result<BTreeMap<String, Value>, String> {
+        let rows = self.database.try_rows(&format!("select key, payload from {view}"), &["key", "payload"]).await?;
         let mut replica = BTreeMap::new();
         for row in rows {
             let (Some(Some(key)), Some(Some(payload))) = (row.first().cloned(), row.get(1).cloned()) else {
@@ -333,16 +368,24 @@ impl Universe {
             };
             replica.insert(key, serde_json::from_str::<Value>(&payload).map_err(|error| error.to_string())?);
         }
-        let mut found = Vec::new();
-        found.extend(truth.keys().filter(|key| !replica.contains_key(*key)).map(|key| format!("{key} is missing")));
-        for (key, held) in &replica {
-            match truth.get(key) {
-                None => found.push(format!("{key} is gone upstream")),
-                Some(record) => found.extend(compare(key, record, held)),
-            }
-        }
-        Ok(found)
+        Ok(replica)
     }
+}
+
+/// What is only in one of them, and what `compare` finds of what is in both.
+pub(crate) fn differences(
+    truth: &BTreeMap<String, Value>,
+    replica: &BTreeMap<String, Value>,
+    compare: impl Fn(&str, &Value, &Value) -> Vec<String>,
+) -> Vec<String> {
+    let mut found: Vec<String> = truth.keys().filter(|key| !replica.contains_key(*key)).map(|key| format!("{key} is missing")).collect();
+    for (key, held) in replica {
+        match truth.get(key) {
+            None => found.push(format!("{key} is gone upstream")),
+            Some(record) => found.extend(compare(key, record, held)),
+        }
+    }
+    found
 }
 
 /// Fields that change without the record changing are not compared.
