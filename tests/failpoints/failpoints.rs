@@ -10,6 +10,7 @@ use crate::support::Process;
 
 mod aborts;
 mod actors;
+mod cascades;
 mod clock;
 mod limiter;
 mod panics;
