@@ -18,6 +18,7 @@ use crate::store::passes::PassStep;
 mod fold;
 mod load;
 mod overtaken;
+mod reasons;
 mod write;
 
 pub(crate) use fold::rested;

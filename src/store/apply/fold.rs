@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::connectors::Unreadable;
 use crate::model::ordering::{self, By, Mark, MarkAction, Observation, Reason, Row, RowAction, Started, Verdict};
-use crate::model::{DeliveryId, Document, Entity, Event, Key, Operation, Push, ResourceName, Tick, Version};
+use crate::model::{DeliveryId, Document, Entity, Key, Operation, Push, ResourceName, Tick, Version};
 use crate::store::apply::overtaken::Below;
+use crate::store::apply::reasons::{mark_reason, why};
 use crate::store::apply::{Applied, Batch, LearnedBy, Observed, ResourceRules, What};
 use crate::store::cascade::Cause;
 use crate::store::error::{Error, Kind};
@@ -239,11 +240,23 @@ impl<'a> Fold<'a> {
             RowAction::Raise => self.raise(observed, slot),
             RowAction::Tombstone => self.bury(observed, slot, rules, was_live, unannounced),
         }
+        if !was_live && self.batch.learned_by == LearnedBy::Mark {
+            self.cause_unheld(observed, unannounced);
+        }
         if self.batch.learned_by == LearnedBy::Mark && matches!(seen, Observation::Read { .. }) {
             slot.looked(self.now);
         }
         self.note_mark(observed, seen, verdict, rules, slot, had_mark);
         self.count(observed, verdict.reason, slot);
+    }
+
+    /// Somebody told of a record that is not held: what stands below it may be all the same, and nothing is here to compare it with.
+    fn cause_unheld(&mut self, observed: &Observed, unannounced: bool) {
+        match &observed.what {
+            What::Record { record, .. } if !record.in_scope => self.cause(&observed.entity, Cause::Changed),
+            What::Gone { .. } => self.cause(&observed.entity, Cause::Removed { announced: !unannounced }),
+            _ => {}
+        }
     }
 
     fn put(&mut self, observed: &Observed, slot: &mut Slot, was_live: bool, existed: bool) {
@@ -440,14 +453,9 @@ impl<'a> Fold<'a> {
 /// What the rule is asked; `None` for what it does not know.
 fn observation(what: &What) -> Option<Observation> {
     Some(match what {
-        What::Event(event) => Observation::Push {
-            delete: event.operation == Operation::Delete,
-            version: event.version.clone(),
-            hash: match &event.push {
-                Push::Whole(document) => Some(document.hash),
-                Push::Hint => None,
-            },
-        },
+        What::Event(event) => {
+            Observation::Push { delete: event.operation == Operation::Delete, version: event.version.clone(), hash: event.push.hash() }
+        }
         What::Record { by, started, record } => {
             let (version, hash) = (record.version.clone(), record.document.hash);
             Observation::Read { by: *by, started: *started, version, hash, in_scope: record.in_scope }
@@ -471,28 +479,4 @@ fn content(what: &What) -> Option<Content> {
 
 fn by_key(seen: &Observation) -> bool {
     matches!(seen, Observation::Read { by: By::Key, .. } | Observation::Gone { .. })
-}
-
-fn mark_reason(seen: &Observation) -> &'static str {
-    match seen {
-        Observation::Push { delete: true, .. } => "delete",
-        Observation::Push { .. } => "event",
-        Observation::Read { .. } => "read",
-        Observation::Missing { .. } => "missing",
-        Observation::Gone { .. } => "gone",
-    }
-}
-
-/// Why an event was not applied, for whoever reads the log of events.
-fn why(event: &Event, reason: Reason, slot: &Slot) -> Option<&'static str> {
-    Some(match reason {
-        Reason::Stale => "older than what is held",
-        Reason::Same => "equal to what is held",
-        Reason::Marked if event.operation == Operation::Delete => "a read confirms a delete",
-        Reason::Marked if slot.row.as_ref().is_some_and(|row| row.deleted) => "only a read revives",
-        Reason::Marked if matches!(event.push, Push::Hint) => "a read tells the state",
-        Reason::Marked if slot.row.is_none() => "older than tombstones are kept",
-        Reason::Marked => "not surely newer than what is held",
-        _ => return None,
-    })
 }

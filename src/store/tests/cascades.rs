@@ -347,3 +347,27 @@ async fn a_late_old_read_neither_removes_nor_revives_by_scope() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_parent_that_is_not_held_still_reaches_its_children() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        put(&store, &fence, vec![show(&fence, &products(), "v1", "outside", 1, "a")]).await;
+        let mut outside = show(&fence, &models(), "outside", "", 2, "b");
+        if let What::Record { record, .. } = &mut outside.what {
+            record.in_scope = false;
+        }
+        // A page of a pass meets it again and again, and says nothing new.
+        let told = |learned_by, seen| Batch { rules: family(), learned_by, ..batch(vec![seen]) };
+        store.apply(&fence, &told(LearnedBy::Pass, outside.clone())).await.expect("applied");
+        assert_eq!(walk_all(&store, &fence).await, 0);
+        store.apply(&fence, &told(LearnedBy::Mark, outside)).await.expect("applied");
+        walk_all(&store, &fence).await;
+        assert_eq!(texts(&store, MARKS).await, ["v1 parent"], "somebody told of it, and nothing is held to compare it with");
+        clear(&store).await;
+        store.apply(&fence, &told(LearnedBy::Mark, gone(&fence, &models(), "outside"))).await.expect("applied");
+        walk_all(&store, &fence).await;
+        assert_eq!(texts(&store, MARKS).await, ["v1 cascade"]);
+    })
+    .await;
+}
