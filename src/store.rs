@@ -38,6 +38,8 @@ mod views;
 
 pub use answers::AnswerCount;
 pub use apply::{Applied, Batch, DeliveryEnd, LearnedBy, Observed, ResourceRules, What};
+#[cfg(test)]
+pub(crate) use cascade::CHILDREN_A_STEP;
 pub use cascade::Walked;
 pub use connect::{Engine, Options, Store};
 pub use coverage::{Coverage, Covered, Lead};

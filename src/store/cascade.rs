@@ -33,7 +33,7 @@ use crate::store::sql::{groups, of_resource, padded};
 /// Levels below a changed record that are looked at. Real trees have two or three.
 const DEPTH_MAX: i64 = 8;
 /// Children marked in one transaction, which also notes the cascades of those that have children themselves.
-const CHILDREN_A_STEP: usize = 100;
+pub(crate) const CHILDREN_A_STEP: usize = 100;
 /// Cascades begun in one transaction.
 const CASCADES_A_STEP: u64 = 20;
 
