@@ -92,8 +92,9 @@ async fn a_pim_that_fails_in_every_way_leaves_its_neighbour_alone(database: Data
     let seconds = (4 + n_faults as u64) * each().as_secs();
     let job = json!({ "changes": seconds * 5, "per_second": 5, "resources": RESOURCES, "removals": 0.0 });
     sandbox.control("churn", job).await;
-    let _ = latencies(&universe, Duration::from_secs(1), "first").await;
-    let baseline = latencies(&universe, each() * 4, "before").await;
+    let mut next = 0;
+    let _ = latencies(&universe, Duration::from_secs(1), "first", &mut next).await;
+    let baseline = latencies(&universe, each() * 4, "before", &mut next).await;
     let (mut meanwhile, mut said) = (Vec::new(), Vec::new());
     for fault in faults() {
         if fault.counted == "timeouts" {
@@ -104,7 +105,7 @@ async fn a_pim_that_fails_in_every_way_leaves_its_neighbour_alone(database: Data
         let mut n = 0;
         // The pauses that the fault before left behind may keep requests away from this one for a while.
         for _ in 0..10 {
-            meanwhile.extend(latencies(&universe, each(), fault.name).await);
+            meanwhile.extend(latencies(&universe, each(), fault.name, &mut next).await);
             n = met(&sandbox, &fault).await - before;
             if n > 0 {
                 break;

@@ -1,6 +1,5 @@
 //! How long a healthy source takes from hook to row.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,12 +8,12 @@ use super::universe::about_task;
 use super::{Universe, eventually, monotonic};
 
 /// How long changes of tasks take from hook to row, in seconds, one after the other for so long; `word` makes them unlike others.
-pub(crate) async fn latencies(universe: &Universe, span: Duration, word: &str) -> Vec<f64> {
-    // Who goes on where the last one stopped asks for no record again while it rests.
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+/// `next` is carried from call to call: who goes on where the last one stopped asks for no record again while it rests.
+pub(crate) async fn latencies(universe: &Universe, span: Duration, word: &str, next: &mut usize) -> Vec<f64> {
     let (begun, keys, mut found) = (monotonic(), universe.sandbox.keys("tasks").await, Vec::new());
     while monotonic() < begun + span {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let number = *next;
+        *next += 1;
         let key = &keys[number % keys.len()];
         let title = format!("{word} {number}");
         universe.sandbox.change_silently("tasks", key, json!({ "title": title })).await;
