@@ -16,7 +16,7 @@ use crate::support::{
 
 on_both!(a_suspension_that_is_announced_is_a_gap_and_is_repaired);
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 const RESOURCES: [&str; 2] = ["products", "product-models"];
 const PASSES: &str = "poll = \"2s\", sweep = \"4s\"";
 /// The Events API waits half a second for an answer; ours is to be there well before.
