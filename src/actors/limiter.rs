@@ -22,7 +22,7 @@ use crate::failpoint;
 use crate::quota::{Breaker, BreakerOptions, Class, Limits, State as BreakerState, StoredBlock};
 use crate::report::Reporter;
 use crate::store::Store;
-use crate::supervision::{ChildSpec, Context, Meltdown};
+use crate::supervision::{ChildSpec, Context, Meltdown, with_pulse};
 
 use books::{Books, Step};
 
@@ -127,20 +127,13 @@ impl Actor for LimiterActor {
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         state.cx.life.allow(state.cx.step_budget);
-        // As a worker does: whom its start has woken goes first.
-        crate::supervision::give_way().await;
-        state.cx.reach("step").await?;
-        match message {
-            Message::Acquire { class, target, reply } => {
-                // Served in the order of class, then of arrival.
-                let at = state.waiting.partition_point(|waiting| waiting.class <= class);
-                state.waiting.insert(at, Waiting { class, target, reply });
-            }
-            Message::Observe(source, reply) => state.observe(&source, reply),
-            Message::Look => {}
-        }
-        state.serve(&myself).await;
-        Ok(())
+        let cx = state.cx.clone();
+        with_pulse(&cx, async {
+            state.take(message);
+            state.serve(&myself).await;
+            Ok(())
+        })
+        .await
     }
 
     async fn post_stop(&self, _: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -157,6 +150,18 @@ impl Actor for LimiterActor {
 }
 
 impl State {
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Acquire { class, target, reply } => {
+                // Served in the order of class, then of arrival.
+                let at = self.waiting.partition_point(|waiting| waiting.class <= class);
+                self.waiting.insert(at, Waiting { class, target, reply });
+            }
+            Message::Observe(source, reply) => self.observe(&source, reply),
+            Message::Look => {}
+        }
+    }
+
     /// Grants what may go, in order, and arranges the next look.
     async fn serve(&mut self, myself: &ActorRef<Message>) {
         let mut look_at = self.options.clock.monotonic() + LOOK_EVERY;

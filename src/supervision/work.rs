@@ -54,6 +54,30 @@ pub async fn give_way() {
     .await;
 }
 
+/// One step of an actor, with its pulse: a thread that it blocks is noticed after seconds, whatever the step may last.
+///
+/// # Errors
+/// The step's own, and what the actor's fail point was told.
+pub async fn with_pulse<T>(cx: &Context, step: impl Future<Output = Result<T, Bug>>) -> Result<T, Bug> {
+    // Whom this task has just woken (its supervisor, at the start) waits for this very thread: it goes first, or a step that
+    // blocks the thread would keep it from noticing.
+    give_way().await;
+    let mut step = pin!(async {
+        cx.reach("step").await?;
+        step.await
+    });
+    let done = loop {
+        cx.life.beat();
+        tokio::select! {
+            done = &mut step => break done,
+            // A step that lasts is no safer than one that begins.
+            () = tokio::time::sleep(BEAT_EVERY) => if let Err(told) = cx.reach("step").await { break Err(told) },
+        }
+    };
+    cx.life.rest();
+    done
+}
+
 /// Wakes a worker of whatever incarnation. A wake-up is a hint: the worker also looks by itself.
 #[derive(Clone, Debug, Default)]
 pub struct Waker {
@@ -125,28 +149,6 @@ struct State<W> {
     timer: Option<JoinHandle<Result<(), MessagingErr<Step>>>>,
 }
 
-impl<W: Work> State<W> {
-    /// One step, with its pulse.
-    async fn step(&mut self) -> Result<Rest, Bug> {
-        // Whom this task has just woken (its supervisor, at the start) waits for this very thread: it goes first, or a step that
-        // blocks the thread would keep it from noticing.
-        give_way().await;
-        let cx = &self.cx;
-        let mut step = pin!(async {
-            cx.reach("step").await?;
-            self.work.step(cx).await
-        });
-        loop {
-            cx.life.beat();
-            tokio::select! {
-                rest = &mut step => return rest,
-                // A step that lasts is no safer than one that begins.
-                () = tokio::time::sleep(BEAT_EVERY) => cx.reach("step").await?,
-            }
-        }
-    }
-}
-
 impl<W: Work> Actor for Worker<W> {
     type Msg = Step;
     type State = State<W>;
@@ -169,9 +171,7 @@ impl<W: Work> Actor for Worker<W> {
             return Ok(());
         }
         state.cx.life.allow(state.cx.step_budget);
-        let rest = state.step().await;
-        state.cx.life.rest();
-        match rest? {
+        match with_pulse(&state.cx, state.work.step(&state.cx)).await? {
             Rest::Again => myself.cast(Step)?,
             Rest::For(span) => {
                 state.cx.life.allow(span.saturating_add(REST_GRACE));
