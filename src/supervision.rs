@@ -28,7 +28,8 @@ mod supervisor;
 mod work;
 
 pub use supervisor::{Ended, SUPERVISOR_BUDGET, Tree, run_root, supervisor};
-pub use work::{Rest, Waker, Work, give_way, with_pulse, worker};
+use work::give_way;
+pub use work::{Rest, Waker, Work, with_pulse, worker};
 
 /// A broken invariant. An actor that meets one dies of it and is restarted; expected failures are data.
 pub type Bug = ActorProcessingErr;

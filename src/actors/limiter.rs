@@ -126,7 +126,6 @@ impl Actor for LimiterActor {
     }
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
-        state.cx.life.allow(state.cx.step_budget);
         let cx = state.cx.clone();
         with_pulse(&cx, async {
             state.take(message);

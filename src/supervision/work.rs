@@ -42,7 +42,7 @@ const REST_GRACE: Duration = Duration::from_secs(30);
 /// Lets those go first who wait for this thread. Not by tokio's own way of yielding: that keeps a task in a list of its thread until
 /// the thread has nothing else to do, and whoever blocks the thread before keeps the task there, out of every other thread's reach.
 /// Woken by itself it waits in the queue that others take from.
-pub async fn give_way() {
+pub(super) async fn give_way() {
     let mut has_given_way = false;
     std::future::poll_fn(|cx| {
         if std::mem::replace(&mut has_given_way, true) {
@@ -54,11 +54,13 @@ pub async fn give_way() {
     .await;
 }
 
-/// One step of an actor, with its pulse: a thread that it blocks is noticed after seconds, whatever the step may last.
+/// One step of an actor, within its budget and with a pulse: a thread that it blocks is noticed after seconds, whatever the step may
+/// last.
 ///
 /// # Errors
 /// The step's own, and what the actor's fail point was told.
 pub async fn with_pulse<T>(cx: &Context, step: impl Future<Output = Result<T, Bug>>) -> Result<T, Bug> {
+    cx.life.allow(cx.step_budget);
     // Whom this task has just woken (its supervisor, at the start) waits for this very thread: it goes first, or a step that
     // blocks the thread would keep it from noticing.
     give_way().await;
@@ -170,7 +172,6 @@ impl<W: Work> Actor for Worker<W> {
         if state.cx.stopping.is_cancelled() {
             return Ok(());
         }
-        state.cx.life.allow(state.cx.step_budget);
         match with_pulse(&state.cx, state.work.step(&state.cx)).await? {
             Rest::Again => myself.cast(Step)?,
             Rest::For(span) => {

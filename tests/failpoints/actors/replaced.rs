@@ -122,13 +122,15 @@ async fn one_blocked(database: Database) {
     universe.backfilled().await;
     let mut points = Points::of(universe.daemon());
     // By a timer, while nothing else goes on that would wake the other thread.
-    blocked(&universe, &mut points, "1*sleep(10000)->off", 1).await;
+    blocked(&universe, &mut points, "owner", "1*sleep(10000)->off", 1).await;
     // As the first thing that it does, just after its start woke its supervisor.
-    blocked(&universe, &mut points, "1*panic->1*sleep(10000)->off", 3).await;
+    blocked(&universe, &mut points, "owner", "1*panic->1*sleep(10000)->off", 3).await;
+    // No worker, and its step may last for longer than the thread is blocked.
+    blocked(&universe, &mut points, "limiter", "1*sleep(10000)->off", 1).await;
 }
 
-async fn blocked(universe: &Universe, points: &mut Points, actions: &str, restarts: u64) {
-    let path = format!("{SOURCE}/owner");
+async fn blocked(universe: &Universe, points: &mut Points, actor: &str, actions: &str, restarts: u64) {
+    let path = format!("{SOURCE}/{actor}");
     let began = monotonic();
     points.set(&format!("actor:{path}::step"), actions);
     let mut slowest = Duration::ZERO;
