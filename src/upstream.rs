@@ -28,9 +28,12 @@ pub enum SendError {
     /// The deadline passed; the upstream may still be working on it.
     #[error("no complete answer within {0:?}")]
     Timeout(Duration),
-    /// The connection broke while the answer was read.
-    #[error("the answer broke off: {0}")]
+    /// The connection broke before the answer began; the upstream may still be working on it.
+    #[error("no answer came: {0}")]
     Interrupted(String),
+    /// The connection broke within the answer.
+    #[error("the answer broke off: {0}")]
+    BrokenOff(String),
     /// The answer is larger than the cap.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(u64),
@@ -43,10 +46,14 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// Whether the upstream can have counted the request: then its permit is spent.
+    /// How far the request came.
     #[must_use]
-    pub fn reached(&self) -> bool {
-        matches!(self, Self::Timeout(_) | Self::Interrupted(_) | Self::TooLarge(_))
+    pub fn reach(&self) -> Reach {
+        match self {
+            Self::Connect(_) | Self::Credential(_) | Self::Forbidden(_) => Reach::Nobody,
+            Self::Timeout(_) | Self::Interrupted(_) => Reach::Unknown,
+            Self::BrokenOff(_) | Self::TooLarge(_) => Reach::Answered,
+        }
     }
 
     /// A short, constant name for metrics.
@@ -56,11 +63,23 @@ impl SendError {
             Self::Connect(_) => "connect",
             Self::Timeout(_) => "timeout",
             Self::Interrupted(_) => "interrupted",
+            Self::BrokenOff(_) => "broken_off",
             Self::TooLarge(_) => "too_large",
             Self::Credential(_) => "credential",
             Self::Forbidden(_) => "forbidden",
         }
     }
+}
+
+/// How far a request came that has no complete answer: what it costs of the quota, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To nobody: the upstream has counted nothing.
+    Nobody,
+    /// The upstream may count it yet, and may still be working on it.
+    Unknown,
+    /// Its answer has begun: it is counted by now, and with the connection the work on it has ended.
+    Answered,
 }
 
 /// Reads a credential anew for every request, so that a rotated file is picked up.
@@ -260,7 +279,7 @@ impl Upstream {
         let (mut body, mut room) = (BytesMut::new(), None);
         let mut chunks = answer.bytes_stream();
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| SendError::Interrupted(chain(&error)))?;
+            let chunk = chunk.map_err(|error| SendError::BrokenOff(chain(&error)))?;
             if (body.len() + chunk.len()) as u64 > max {
                 return Err(SendError::TooLarge(max));
             }

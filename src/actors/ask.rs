@@ -159,12 +159,7 @@ impl Source {
                 Ok(Sent { response, permit, started, session })
             }
             Err(error) => {
-                if error.reached() {
-                    // Without a verdict: the server may still work on it and stamp it late.
-                    drop(permit);
-                } else {
-                    permit.not_reached();
-                }
+                permit.failed(error.reach());
                 self.reporter.emit(FetchFailed { source, resource, reason: error.name().to_owned(), error: error.to_string() });
                 Err((error.into(), Some(started)))
             }

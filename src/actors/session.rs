@@ -158,11 +158,7 @@ impl Source {
                 Ok(read?)
             }
             Err(error) => {
-                if error.reached() {
-                    drop(permit);
-                } else {
-                    permit.not_reached();
-                }
+                permit.failed(error.reach());
                 self.reporter.emit(FetchFailed { source, resource, reason: error.name().to_owned(), error: error.to_string() });
                 Err(error.into())
             }

@@ -71,7 +71,7 @@ async fn nothing_is_sent_to_another_origin() {
         "file:///etc/passwd".to_owned(),
     ] {
         let refused = send(&own, &get(&url)).await.expect_err("refused");
-        assert!(matches!(refused, SendError::Forbidden(_)) && !refused.reached(), "{url}: {refused}");
+        assert!(matches!(refused, SendError::Forbidden(_)) && refused.reach() == Reach::Nobody, "{url}: {refused}");
     }
     assert_eq!((own.asked().len(), other.asked().len()), (0, 0));
     let answered = send(&own, &get(&format!("http://127.0.0.1:{own_port}/tasks"))).await.expect("answered");
@@ -202,7 +202,7 @@ async fn an_answer_above_the_cap_is_given_up() {
     for path in ["stated", "endless"] {
         let refused = send(&own, &get(&format!("{}{path}", own.url))).await.expect_err("too large");
         assert_eq!(refused, SendError::TooLarge(CAP), "{path}");
-        assert!(refused.reached(), "the upstream has counted it");
+        assert_eq!(refused.reach(), Reach::Answered, "the upstream has counted it");
     }
     for path in ["chunks", "exact"] {
         assert_eq!(send(&own, &get(&format!("{}{path}", own.url))).await.expect("fits").body.len(), 1_000);
@@ -218,10 +218,17 @@ async fn silence_and_torn_answers_end_in_time_after_one_attempt() {
         _ => (Vec::new(), false),
     })
     .await;
-    for (path, name) in [("silent", "timeout"), ("half", "timeout"), ("torn", "interrupted"), ("closed", "interrupted")] {
+    let (unknown, answered) = (Reach::Unknown, Reach::Answered);
+    let ends = [
+        ("silent", "timeout", unknown),
+        ("half", "timeout", unknown),
+        ("torn", "broken_off", answered),
+        ("closed", "interrupted", unknown),
+    ];
+    for (path, name, reach) in ends {
         let error = send(&own, &get(&format!("{}{path}?secret=1", own.url))).await.expect_err("no answer");
         assert_eq!(error.name(), name, "{path}: {error}");
-        assert!(error.reached() && !error.to_string().contains("secret"), "{error}");
+        assert!(error.reach() == reach && !error.to_string().contains("secret"), "{error}");
     }
     assert_eq!(own.asked().len(), 4, "one call is one attempt on the wire");
 }
@@ -231,7 +238,7 @@ async fn who_cannot_be_reached_has_counted_nothing() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let root: Url = format!("http://127.0.0.1:{gone}/").parse().expect("a URL");
     let error = upstream(&root).send(&connector(), None, &get(root.as_str())).await.expect_err("nobody is there");
-    assert!(error.name() == "connect" && !error.reached(), "{error}");
+    assert!(error.name() == "connect" && error.reach() == Reach::Nobody, "{error}");
 }
 
 #[tokio::test]
@@ -263,6 +270,6 @@ async fn a_credential_that_no_header_can_carry_is_not_sent_and_not_repeated() {
     let credentials: Credentials = Arc::new(|_| Ok("hunter2\nx-other: header".to_owned()));
     let upstream = Upstream { credentials, ..upstream(&own.url) };
     let error = upstream.send(&connector(), None, &get(own.url.as_str())).await.expect_err("it cannot be sent");
-    assert!(matches!(error, SendError::Credential(_)) && !error.reached(), "{error:?}");
+    assert!(matches!(error, SendError::Credential(_)) && error.reach() == Reach::Nobody, "{error:?}");
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
 }

@@ -5,7 +5,7 @@
 //! fault, and the PIM's replica gets in step by itself once they have ended (after the last one, hanging, only the long form waits
 //! for it: calls without an answer count as running for a minute). Productive's way from hook to row is measured before and
 //! meanwhile: p99 at most 1.2 times or 50 ms above. The short form has a second a fault, too few samples for a p99, and company on
-//! its two cores: it judges the p90, with twice that slack, and cuts few answers. The long one has a minute a fault:
+//! its two cores: it judges the p90, with twice that slack. The long one has a minute a fault:
 //! `INSTEP_LONG=1 cargo test --release --features failpoints --test it neighbours -- --nocapture`.
 
 use std::time::Duration;
@@ -34,18 +34,16 @@ fn faults() -> Vec<Fault> {
     let none: [&str; 0] = [];
     let lost = |is_empty: bool| json!({ "lost_permission": RESOURCES, "lost_permission_empty": is_empty });
     let seen = || json!({ "lost_permission": none, "lost_permission_empty": false });
-    // A call without a whole answer counts as running for another minute, and there are four.
-    let cut = if is_long() { 1.0 } else { 0.05 };
     let (hanging, no_5xx) = (json!({ "timeouts": 1.0, "timeout_hang_ms": 2_500 }), || json!({ "upstream_5xx": 0.0 }));
     vec![
         fault("5xx", "upstream_5xx", json!({ "upstream_5xx": 1.0 }), no_5xx()),
         fault("half of it 5xx", "upstream_5xx", json!({ "upstream_5xx": 0.5 }), no_5xx()),
-        fault("cut", "truncated", json!({ "truncated": cut }), json!({ "truncated": 0.0 })),
+        fault("cut", "truncated", json!({ "truncated": 1.0 }), json!({ "truncated": 0.0 })),
         fault("429", "inject_429", json!({ "inject_429": 1.0 }), json!({ "inject_429": 0.0 })),
         fault("500 for tokens too", "failing", json!({ "failing": true }), json!({ "failing": false })),
         fault("nothing may be seen", "lost_permission", lost(false), seen()),
         fault("every list is empty", "lost_permission", lost(true), seen()),
-        // At the end, for the same reason.
+        // At the end: a call without an answer counts as running for another minute, and there are four.
         fault("hanging", "timeouts", hanging, json!({ "timeouts": 0.0 })),
     ]
 }

@@ -111,8 +111,12 @@ impl Books {
     pub(super) fn ended(&mut self, id: PermitId, target: &Target, verdict: Option<Verdict>) {
         let (now, wall) = (self.options.clock.monotonic(), self.options.clock.now());
         match verdict {
-            None => {
-                self.limiter.lost(id, now, wall);
+            None | Some(Verdict::BrokenOff) => {
+                if verdict.is_some() {
+                    self.limiter.settle(id, now, wall, Outcome::default());
+                } else {
+                    self.limiter.lost(id, now, wall);
+                }
                 self.judge(target, Some(false), now);
                 // Somebody was there to keep silent; a probe of the source that was lost has not shown it well, either.
                 self.judge(&target.whole(), None, now);

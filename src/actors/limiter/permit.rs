@@ -10,6 +10,7 @@ use super::Message;
 use super::books::Shelf;
 use crate::connectors::Response;
 use crate::quota::{Class, PermitId, Snapshot};
+use crate::upstream::Reach;
 
 /// Who finds no limiter waits this long before asking again.
 const GONE_PAUSE: Duration = Duration::from_millis(500);
@@ -143,7 +144,9 @@ pub enum Verdict {
         /// What is made of it.
         health: Health,
     },
-    /// The request did not reach the upstream.
+    /// An answer began and did not end: the request is spent, and nothing runs any more.
+    BrokenOff,
+    /// The request did not reach the upstream: it counted nothing, but the breaker does.
     NotReached,
     /// Nothing was tried.
     Unused,
@@ -161,9 +164,14 @@ impl Permit {
         self.end(Verdict::Answered { status: response.status, wait, bytes: response.body.len() as u64, health });
     }
 
-    /// Ends the permit of a request that found nobody: the upstream counted nothing, but the breaker did.
-    pub fn not_reached(self) {
-        self.end(Verdict::NotReached);
+    /// Ends the permit of a request without a complete answer.
+    pub fn failed(self, reach: Reach) {
+        match reach {
+            Reach::Nobody => self.end(Verdict::NotReached),
+            Reach::Answered => self.end(Verdict::BrokenOff),
+            // Without a verdict: the server may still work on it and stamp it late.
+            Reach::Unknown => drop(self),
+        }
     }
 
     /// Ends the permit of a request that was not needed after all.
