@@ -12,18 +12,22 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::model::ordering::{By, Spans};
-use crate::model::{Delivery, Document, Event, HookRequest, Key, ResourceName, Version};
+use crate::model::{Delivery, Document, HookRequest, Key, ResourceName, Version};
 use crate::reconcile::Mode;
 
 pub mod akeneo;
 mod escape;
+mod feeds;
 mod hooks;
 pub mod productive;
 mod registrations;
 mod session;
 pub mod signature;
 
-pub use hooks::{Flow, HookPolicy, HookSecret, Ignored, Overload, Refusal, Retiring, Statements, Verified};
+pub use feeds::{FeedOrder, FeedPage, FeedPosition, FeedRow, FeedSpec};
+pub use hooks::{
+    Flow, HookPolicy, HookSecret, Ignored, Inviting, Overload, Refusal, Resume, Retiring, RetryAfter, SecretForm, Statements, Verified,
+};
 pub use registrations::{Making, Registered, Registration, RegistrationError};
 pub use session::{Login, Session};
 
@@ -91,8 +95,10 @@ pub struct ResourceSpec {
     pub sweep: Duration,
     /// How long a tombstone keeps its payload.
     pub keep_deleted: Duration,
-    /// The resource of the records above its own ([`Record::parent`]): what changes or removes one of them reaches these too.
+    /// The resource of the records above its own ([`Record::parent`]): what removes one of them reaches these too.
     pub parent: Option<ResourceName>,
+    /// Its records hold something of the record above: what changes that one reaches these too.
+    pub inherits: bool,
     /// A further view, of a map of values.
     pub values: Option<ValuesView>,
 }
@@ -104,15 +110,6 @@ pub struct ValuesView {
     pub name: String,
     /// Where the map stands in the payload (RFC 6901): attribute to a list of `{ locale, scope, data }`.
     pub pointer: String,
-}
-
-/// An event feed: polled with a durable cursor, every row a mark, never a state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FeedSpec {
-    /// Its name, e.g. `deleted_items`.
-    pub name: &'static str,
-    /// How late a row may appear in it: each poll asks again from the newest stamp minus this.
-    pub overlap: Duration,
 }
 
 /// Which credential a request is sent with.
@@ -216,26 +213,6 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// One row of an event feed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FeedRow {
-    /// Identifies the row within the feed, so that overlap does not mark twice.
-    pub id: String,
-    /// The feed's own stamp.
-    pub at: Option<Timestamp>,
-    /// What it says; `None` for rows about records we do not replicate.
-    pub event: Option<Event>,
-}
-
-/// A page of an event feed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FeedPage {
-    /// Its rows.
-    pub rows: Vec<Result<FeedRow, Unreadable>>,
-    /// Where the next page is; `None` after the last.
-    pub next: Option<String>,
-}
-
 /// Which page of a resource is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListQuery<'a> {
@@ -315,10 +292,18 @@ pub trait Connector: Send + Sync + 'static {
     fn retiring(&self) -> Option<Retiring> {
         None
     }
+    /// How a sender is invited whose deliveries carry a token that we make; `None`: senders make or are given their secrets otherwise.
+    fn inviting(&self) -> Option<Inviting> {
+        None
+    }
+    /// The request by which a sender that has stopped is asked to deliver again, if there is one.
+    fn resume(&self) -> Option<Resume> {
+        None
+    }
     /// Checks a request's signature over the raw bytes.
     ///
     /// # Errors
-    /// [`Refusal`]: answered 401 whatever it is.
+    /// [`Refusal`]: answered 401 whatever it is, but for those that are said only to whoever holds a secret.
     fn verify(&self, request: &HookRequest, secrets: &[HookSecret], now: Timestamp) -> Result<Verified, Refusal>;
     /// The statements of a verified delivery.
     ///
@@ -342,8 +327,8 @@ pub trait Connector: Send + Sync + 'static {
     fn doubts(&self, _resource: &ResourceSpec, _page: &Page) -> Option<String> {
         None
     }
-    /// Reads a page of an event feed from `since` on.
-    fn feed(&self, feed: &FeedSpec, since: Timestamp, cursor: Option<&str>) -> Request;
+    /// Reads a page of an event feed.
+    fn feed(&self, feed: &FeedSpec, position: FeedPosition<'_>) -> Request;
     /// What an answer to [`Connector::feed`] holds.
     ///
     /// # Errors

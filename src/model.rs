@@ -12,6 +12,6 @@ pub mod version;
 
 pub use delivery::{Delivery, DeliveryId, HookRequest};
 pub use document::{Document, Hash, Json, Parsed, Shape, Unreadable};
-pub use event::{Event, Operation, Push};
+pub use event::{Event, Operation, Push, Sequence};
 pub use ids::{Entity, Key, ResourceName, SourceName, Tick};
 pub use version::Version;

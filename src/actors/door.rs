@@ -186,6 +186,8 @@ impl SourceDoor for HookDoor {
                 Err(Refused::Unsigned) => Verdict::Refused("unsigned"),
                 Err(Refused::Mismatch) => Verdict::Refused("mismatch"),
                 Err(Refused::Route) => Verdict::Refused("route"),
+                Err(Refused::MediaType) => Verdict::Refused("media_type"),
+                Err(Refused::Shape) => Verdict::Refused("shape"),
             }
         })
     }

@@ -16,7 +16,7 @@ use super::limiter;
 use super::session::Sessions;
 use crate::clock::Clock;
 use crate::config::Secrets;
-use crate::connectors::{Connector, HookPolicy, HookSecret, ResourceSpec};
+use crate::connectors::{Connector, HookPolicy, HookSecret, ResourceSpec, SecretForm};
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
 use crate::quota::{BreakerOptions, Limits};
@@ -276,7 +276,11 @@ impl Source {
                 error.to_string()
             })?;
             let route = || route.map(ToOwned::to_owned);
-            known.extend(configured.iter().map(|secret| HookSecret { route: route(), text: secret.expose().to_owned() }));
+            known.extend(configured.iter().map(|secret| HookSecret {
+                route: route(),
+                text: secret.expose().to_owned(),
+                form: SecretForm::Whole,
+            }));
         }
         Ok(known)
     }

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::connectors::{
-    Absence, Asked, Column, ColumnKind, Connector, Credential, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Login, Making,
-    Overload, Page, ReadError, Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Retiring, Session,
-    Statements, Unreadable, ValuesView, Verified,
+    Absence, Asked, Column, ColumnKind, Connector, Credential, FeedPage, FeedPosition, FeedSpec, HookPolicy, HookSecret, ListQuery, Login,
+    Making, Overload, Page, ReadError, Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Retiring,
+    RetryAfter, Session, Statements, Unreadable, ValuesView, Verified,
 };
 use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, HookRequest, Key, ResourceName};
@@ -236,6 +236,7 @@ fn spec(kind: &'static Kind, set: &ResourceOptions, options: &Options) -> Resour
         sweep: set.sweep.unwrap_or(DEFAULT_SWEEP),
         keep_deleted: set.keep_deleted.unwrap_or(options.keep_deleted),
         parent: kind.has_values.then(|| name("product-models")),
+        inherits: kind.has_values,
         values: kind.has_values.then(|| ValuesView { name: values, pointer: "/values".to_owned() }),
     }
 }
@@ -268,7 +269,14 @@ impl Connector for Akeneo {
             NOTIFICATIONS => (Overload::Accept, NOTIFICATION_RETRIES_FOR, &[deliveries::PRIMARY, deliveries::SECONDARY]),
             _ => return None,
         };
-        let policy = HookPolicy { body_max: HOOK_BODY_MAX, overload, retries_for, signature_headers };
+        let policy = HookPolicy {
+            body_max: HOOK_BODY_MAX,
+            overload,
+            retries_for,
+            signature_headers,
+            retry_after: RetryAfter::Seconds,
+            retry_after_span: None,
+        };
         self.routes().contains(&route).then_some(policy)
     }
 
@@ -304,7 +312,7 @@ impl Connector for Akeneo {
         zone::doubts(self, resource, page)
     }
 
-    fn feed(&self, _feed: &FeedSpec, _since: Timestamp, _cursor: Option<&str>) -> Request {
+    fn feed(&self, _feed: &FeedSpec, _position: FeedPosition<'_>) -> Request {
         self.nothing()
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Request;
 use crate::clock::Timestamp;
 use crate::model::Event;
 
@@ -12,7 +13,7 @@ pub struct Verified {
     pub dedupe: String,
 }
 
-/// Why a request is not let in. All look the same from outside.
+/// Why a request is not let in. All that a stranger can meet look the same from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// The signature header is missing or malformed.
@@ -24,6 +25,12 @@ pub enum Refusal {
     /// The route is none of this source's.
     #[error("the route is unknown")]
     Route,
+    /// The sender is known, but its body is of another media type than the contract's: 415.
+    #[error("the body's media type is another")]
+    MediaType,
+    /// The sender is known, but its body has not the contract's shape: 400.
+    #[error("the body has another shape")]
+    Shape,
 }
 
 /// A secret by which deliveries are verified, with the route it belongs to (`None`: any).
@@ -31,8 +38,52 @@ pub enum Refusal {
 pub struct HookSecret {
     /// The route it was issued for.
     pub route: Option<String>,
-    /// The secret. Never printed.
+    /// The secret, or what is known of it. Never printed.
     pub text: String,
+    /// What `text` is.
+    pub form: SecretForm,
+}
+
+/// What is known of a secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecretForm {
+    /// The secret itself.
+    #[default]
+    Whole,
+    /// Its SHA-256 in lower-case hex: enough to know a token that is shown to us.
+    Digest,
+}
+
+/// What a sender is told that is invited with a token of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inviting {
+    /// The route that its deliveries are to come by.
+    pub route: &'static str,
+    /// The header that carries the token.
+    pub header: &'static str,
+    /// What stands before the token in it.
+    pub scheme: &'static str,
+    /// A header by which several feeds of one sender are told apart, and what it may say.
+    pub label: Option<(&'static str, String)>,
+}
+
+/// How a sender that has stopped is asked to deliver again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// A declared write.
+    pub request: Request,
+    /// It has stopped where a feed told of events for so long that no delivery announced.
+    pub after: Duration,
+}
+
+/// In which of its two forms `Retry-After` is said (RFC 9110, 10.2.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// So many seconds.
+    #[default]
+    Seconds,
+    /// A date.
+    Date,
 }
 
 impl std::fmt::Debug for HookSecret {
@@ -63,6 +114,10 @@ pub struct HookPolicy {
     pub retries_for: Duration,
     /// A request without any of these headers (lower case) is refused before its body is read.
     pub signature_headers: &'static [&'static str],
+    /// How a refused sender is told when to come again.
+    pub retry_after: RetryAfter,
+    /// What it is told then, where the source says something else than the daemon.
+    pub retry_after_span: Option<Duration>,
 }
 
 /// What a verified delivery states.

@@ -14,8 +14,9 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::connectors::signature;
 use crate::connectors::{
-    Absence, Asked, Column, ColumnKind, Connector, FeedPage, FeedSpec, HookPolicy, HookSecret, ListQuery, Making, Overload, Page,
-    ReadError, Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Statements, Unreadable, Verified,
+    Absence, Asked, Column, ColumnKind, Connector, FeedPage, FeedPosition, FeedSpec, HookPolicy, HookSecret, ListQuery, Making, Overload,
+    Page, ReadError, Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, RetryAfter, Statements,
+    Unreadable, Verified,
 };
 use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, HookRequest, Key, ResourceName};
@@ -113,6 +114,7 @@ impl Productive {
     pub(crate) fn stand_below(mut self, resource: &ResourceName, parent: &ResourceName) -> Self {
         for spec in self.resources.iter_mut().filter(|spec| spec.name == *resource) {
             spec.parent = Some(parent.clone());
+            spec.inherits = true;
         }
         self
     }
@@ -169,6 +171,7 @@ fn spec(kind: &'static Kind, set: &ResourceOptions, options: &Options) -> Resour
         sweep: set.sweep.unwrap_or(DEFAULT_SWEEP),
         keep_deleted: set.keep_deleted.unwrap_or(options.keep_deleted),
         parent: None,
+        inherits: false,
         values: None,
     }
 }
@@ -201,6 +204,8 @@ impl Connector for Productive {
             overload: Overload::Unavailable,
             retries_for: RETRIES_FOR,
             signature_headers: &[SIGNATURE_HEADER],
+            retry_after: RetryAfter::Seconds,
+            retry_after_span: None,
         })
     }
 
@@ -244,8 +249,8 @@ impl Connector for Productive {
         answers::page(self, resource, asked.by(), response)
     }
 
-    fn feed(&self, feed: &FeedSpec, since: Timestamp, cursor: Option<&str>) -> Request {
-        requests::feed(self, feed, since, cursor)
+    fn feed(&self, feed: &FeedSpec, position: FeedPosition<'_>) -> Request {
+        requests::feed(self, feed, position)
     }
 
     fn read_feed(&self, feed: &FeedSpec, response: &Response) -> Result<FeedPage, ReadError> {

@@ -47,6 +47,15 @@ impl Push {
     }
 }
 
+/// An event's place in a log (RCP-27): unique within its label, and for ever that of the same entity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sequence {
+    /// Which log: what the sender calls the feed; empty where it says nothing.
+    pub label: String,
+    /// The number, from 0 on.
+    pub number: i64,
+}
+
 /// This entity was created, updated or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -58,6 +67,8 @@ pub struct Event {
     pub version: Option<Version>,
     /// The state that came along.
     pub push: Push,
+    /// Its number in the sender's log, where it has one: the same number again is the same event.
+    pub sequence: Option<Sequence>,
     /// Which way it came, as `instep_events.via` shows it: `hook`, `feed`, or the name of one of an upstream's several event systems.
     pub via: &'static str,
 }

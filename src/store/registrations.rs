@@ -5,7 +5,7 @@ use std::time::Duration;
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, OnConflict, Order, Query};
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
-use crate::connectors::HookSecret;
+use crate::connectors::{HookSecret, SecretForm};
 use crate::model::SourceName;
 use crate::store::connect::{Lane, Store};
 use crate::store::error::Error;
@@ -137,8 +137,9 @@ impl Store {
     /// [`crate::store::Kind::Unavailable`].
     pub async fn hook_secrets(&self, source: &SourceName) -> Result<Vec<HookSecret>, Error> {
         let registrations = self.registrations(source).await?;
-        let secret =
-            |registration: StoredRegistration| registration.secret.map(|text| HookSecret { route: Some(registration.route), text });
+        let secret = |registration: StoredRegistration| {
+            registration.secret.map(|text| HookSecret { route: Some(registration.route), text, form: SecretForm::Whole })
+        };
         Ok(registrations.into_iter().filter_map(secret).collect())
     }
 }

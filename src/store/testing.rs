@@ -100,7 +100,7 @@ pub(crate) fn read_json(fence: &Fence, key: &str, version: i64, json: &str) -> O
 
 pub(crate) fn hint(key: &str, operation: Operation) -> Observed {
     let entity = entity(key);
-    let event = Event { entity: entity.clone(), operation, version: None, push: Push::Hint, via: "hook" };
+    let event = Event { entity: entity.clone(), operation, version: None, push: Push::Hint, sequence: None, via: "hook" };
     Observed { entity, what: What::Event(event), delivery: None }
 }
 

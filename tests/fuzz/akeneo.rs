@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use instep::connectors::akeneo::{Akeneo, Auth, Options, ProductKey, ResourceOptions, resource_names};
-use instep::connectors::{Asked, Connector, HookSecret, ListQuery, Request};
+use instep::connectors::{Asked, Connector, HookSecret, ListQuery, Request, SecretForm};
 use instep::model::document::decode;
 use instep::model::ordering::By;
 use instep::model::{Delivery, DeliveryId, Json, Key, SourceName};
@@ -45,7 +45,7 @@ pub(super) fn delivery(data: &[u8]) {
         let headers = ["x-akeneo-request-signature", "x-akeneo-request-timestamp", "x-akeneo-signature-primary"];
         let head = bytes::Bytes::copy_from_slice(&body[..body.len().min(64)]);
         let request = request(routes[at], headers.iter().map(|name| ((*name).to_owned(), head.clone())).collect(), body);
-        let secrets = [HookSecret { route: None, text: super::TOKEN.to_owned() }];
+        let secrets = [HookSecret { route: None, text: super::TOKEN.to_owned(), form: SecretForm::Whole }];
         assert!(connector.verify(&request, &secrets, Timestamp(0)).is_err());
         let delivery = Delivery {
             id: DeliveryId(uuid::Uuid::nil()),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use instep::clock::Timestamp;
 use instep::config::Config;
 use instep::connectors::productive::{Options, Productive, ResourceOptions, resource_names};
-use instep::connectors::{Asked, Connector, HookSecret, ListQuery, Request, Response};
+use instep::connectors::{Asked, Connector, FeedPosition, HookSecret, ListQuery, Request, Response, SecretForm};
 use instep::model::document::{changed_fields, decode, raw_at, split_records};
 use instep::model::ordering::By;
 use instep::model::{Delivery, DeliveryId, Document, HookRequest, Json, Key, ResourceName, Shape, SourceName, Version};
@@ -86,7 +86,7 @@ fn signature(data: &[u8]) {
     let (header, body) = (&data[..end], data.get(end + 1..).unwrap_or_default());
     let headers = vec![("productive-signature".to_owned(), Bytes::copy_from_slice(header))];
     let request = request("task-updated", headers, body);
-    let secrets = [HookSecret { route: None, text: TOKEN.to_owned() }];
+    let secrets = [HookSecret { route: None, text: TOKEN.to_owned(), form: SecretForm::Whole }];
     for tolerance in [None, Some(Duration::from_secs(300))] {
         let connector = connector(tolerance);
         let verified = connector.verify(&request, &secrets, Timestamp(1_700_000_000_000_000));
@@ -180,7 +180,7 @@ fn follow(connector: &Productive, cursor: Option<&str>) {
         }
     }
     for feed in connector.feeds() {
-        stays_here(&connector.feed(feed, Timestamp(0), cursor));
+        stays_here(&connector.feed(feed, FeedPosition::Stamp { since: Timestamp(0), cursor }));
     }
     stays_here(&connector.list_registrations(cursor));
 }

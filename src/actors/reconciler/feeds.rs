@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{GIVEN_UP_REST, LEADS_BACK, Reconciler};
 use crate::actors::ask::{Answer, AskError};
 use crate::clock::Timestamp;
-use crate::connectors::{FeedPage, FeedRow, FeedSpec, ReadError, Response};
+use crate::connectors::{FeedOrder, FeedPage, FeedPosition, FeedRow, FeedSpec, ReadError, Response};
 use crate::model::ResourceName;
 use crate::quota::Class;
 use crate::reconcile::FUTURE_TOLERANCE;
@@ -41,18 +41,19 @@ impl Reconciler {
 
     async fn poll(&mut self, cx: &Context, fence: &Fence, feed: &FeedSpec) -> Result<(), Error> {
         let source = Arc::clone(&self.source);
+        let FeedOrder::Stamps { overlap } = feed.order else { return Ok(()) };
         let at = source.store.feed_cursor(&source.name, feed.name).await?;
         let began = source.clock.now();
-        let since = at.as_ref().map_or(began, |from| from.since.unwrap_or(began).minus(feed.overlap));
+        let since = at.as_ref().map_or(began, |from| from.since.unwrap_or(began).minus(overlap));
         let cursor = at.as_ref().and_then(|from| from.cursor.as_deref());
-        let request = source.connector.feed(feed, since, cursor);
+        let request = source.connector.feed(feed, FeedPosition::Stamp { since, cursor });
         let read = |response: &Response| source.connector.read_feed(feed, response);
         let answer = source.ask(cx, fence, Class::Incremental, &request, read).await.map_err(|(error, _)| error);
         let from = match (at, &answer) {
             (Some(from), _) => from,
             (None, Ok(answer)) => {
                 // The backfill reads every record anyway, so the feed begins now; by the upstream's clock, for ours may be wrong by years.
-                let to = FeedCursor { since: Some(answer.date.unwrap_or(began).minus(feed.overlap)), cursor: None };
+                let to = FeedCursor { since: Some(answer.date.unwrap_or(began).minus(overlap)), cursor: None };
                 return self.step(fence, feed, None, to, FeedPage::default()).await;
             }
             (None, Err(_)) => FeedCursor { since: None, cursor: None },

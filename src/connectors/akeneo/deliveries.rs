@@ -139,7 +139,7 @@ fn of_events_api(akeneo: &Akeneo, event: &str) -> Stated<Event> {
     let key = Key::new(key).map_err(|_| "the event names its record by what is no usable key")?;
     let updated = field("updated").filter(|_| operation != Operation::Delete);
     let version = updated.and_then(|stamp| Version::stamp(&Arc::from("updated"), &stamp));
-    Ok(Ok(Event { entity: Entity { resource: name, key }, operation, version, push: Push::Hint, via: "events_api" }))
+    Ok(Ok(Event { entity: Entity { resource: name, key }, operation, version, push: Push::Hint, sequence: None, via: "events_api" }))
 }
 
 fn of_platform(akeneo: &Akeneo, event: &str) -> Stated<Event> {
@@ -170,7 +170,7 @@ fn of_platform(akeneo: &Akeneo, event: &str) -> Stated<Event> {
     if above.is_some_and(|above| !akeneo.keeps_below(subject.resource, above)) {
         return ignored(subject.resource, "out_of_scope");
     }
-    Ok(Ok(Event { entity: Entity { resource, key }, operation, version: None, push: Push::Hint, via: "event_platform" }))
+    Ok(Ok(Event { entity: Entity { resource, key }, operation, version: None, push: Push::Hint, sequence: None, via: "event_platform" }))
 }
 
 fn key_of_subject(akeneo: &Akeneo, subject: &Subject, event: &str) -> Result<Key, &'static str> {

@@ -33,7 +33,8 @@ pub(super) fn events(productive: &Productive, delivery: &Delivery) -> Result<Sta
         return Ok(Statements { ignored, ..Statements::default() });
     };
     let version = kind(hook.resource).and_then(|kind| version_of(kind.version, parsed.json.pointer("/object/data/attributes")));
-    Ok(vec![Event { entity: Entity { resource, key }, operation: hook.operation, version, push: Push::Hint, via: "hook" }].into())
+    Ok(vec![Event { entity: Entity { resource, key }, operation: hook.operation, version, push: Push::Hint, sequence: None, via: "hook" }]
+        .into())
 }
 
 pub(super) fn page(productive: &Productive, resource: &ResourceSpec, by: By, response: &Response) -> Result<Page, ReadError> {
@@ -161,11 +162,17 @@ fn feed_row(productive: &Productive, feed: &FeedSpec, raw: &RawValue) -> Result<
     };
     let operation = if gone { Operation::Delete } else { Operation::Update };
     let entity = resource.and_then(|name| productive.replicates(name)).zip(key.and_then(Json::as_id).and_then(|id| Key::new(id).ok()));
-    let event =
-        entity.map(|(resource, key)| Event { entity: Entity { resource, key }, operation, version: None, push: Push::Hint, via: "feed" });
+    let event = entity.map(|(resource, key)| Event {
+        entity: Entity { resource, key },
+        operation,
+        version: None,
+        push: Push::Hint,
+        sequence: None,
+        via: "feed",
+    });
     // A row that was recovered meanwhile is another statement than the deletion it was before.
     let id = if attribute("recovered_at").is_some() { format!("{id}/recovered") } else { id };
-    Ok(FeedRow { id, at, event })
+    Ok(FeedRow { id, number: None, at, event })
 }
 
 pub(super) fn registrations(

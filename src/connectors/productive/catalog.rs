@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::connectors::ColumnKind::{self, Bool, Date, Instant, Integer, Json, Text};
-use crate::connectors::FeedSpec;
+use crate::connectors::{FeedOrder, FeedSpec};
 use crate::model::Operation;
 
 /// How a collection can be asked for what changed.
@@ -143,11 +143,11 @@ pub(super) const HOOK_EVENTS: &[HookEvent] = &[
 ];
 
 /// Everything that happened, for most objects.
-pub(super) const ACTIVITIES: FeedSpec = FeedSpec { name: "activities", overlap: OVERLAP };
+pub(super) const ACTIVITIES: FeedSpec = FeedSpec { name: "activities", order: FeedOrder::Stamps { overlap: OVERLAP } };
 /// The recycle bin.
-pub(super) const DELETED_ITEMS: FeedSpec = FeedSpec { name: "deleted_items", overlap: OVERLAP };
+pub(super) const DELETED_ITEMS: FeedSpec = FeedSpec { name: "deleted_items", order: FeedOrder::Stamps { overlap: OVERLAP } };
 /// The append-only history of time entries.
-pub(super) const TIME_ENTRY_VERSIONS: FeedSpec = FeedSpec { name: "time_entry_versions", overlap: OVERLAP };
+pub(super) const TIME_ENTRY_VERSIONS: FeedSpec = FeedSpec { name: "time_entry_versions", order: FeedOrder::Stamps { overlap: OVERLAP } };
 
 /// Rows may commit late and become visible out of order; nothing is documented, so two minutes are asked for again.
 const OVERLAP: Duration = Duration::from_secs(120);

@@ -5,9 +5,8 @@ use http::Method;
 
 use super::catalog::{Changes, HOOK_EVENTS, Kind};
 use super::{PAGE_SIZE, Productive, kind};
-use crate::clock::Timestamp;
 use crate::connectors::escape::escape;
-use crate::connectors::{Credential, FeedSpec, ListQuery, Registration, Request, ResourceSpec};
+use crate::connectors::{Credential, FeedPosition, FeedSpec, ListQuery, Registration, Request, ResourceSpec};
 use crate::model::Key;
 use crate::model::ordering::By;
 
@@ -60,7 +59,8 @@ pub(super) fn list(productive: &Productive, resource: &ResourceSpec, query: List
     get(productive, &format!("/{}", kind.name), kind.name, &pairs)
 }
 
-pub(super) fn feed(productive: &Productive, feed: &FeedSpec, since: Timestamp, cursor: Option<&str>) -> Request {
+pub(super) fn feed(productive: &Productive, feed: &FeedSpec, position: FeedPosition<'_>) -> Request {
+    let FeedPosition::Stamp { since, cursor } = position else { unreachable!("no feed of it is ordered by numbers") };
     let filter = if feed.name == "activities" { "filter[after]" } else { "filter[created_at][gt_eq]" };
     let pairs = [
         (filter.to_owned(), since.to_string()),

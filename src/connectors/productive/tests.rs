@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::connectors::Response;
+use crate::connectors::{Response, SecretForm};
 use crate::model::{DeliveryId, Operation, SourceName};
 
 /// The first page of everything.
@@ -60,8 +60,8 @@ fn signed(header: &str) -> HookRequest {
 fn a_signature_holds_with_either_separator_and_under_any_of_the_tokens() {
     let productive = productive();
     let secrets = |route: Option<&str>| {
-        let other = HookSecret { route: None, text: "another".into() };
-        vec![other, HookSecret { route: route.map(ToOwned::to_owned), text: VECTOR_TOKEN.into() }]
+        let other = HookSecret { route: None, text: "another".into(), form: SecretForm::Whole };
+        vec![other, HookSecret { route: route.map(ToOwned::to_owned), text: VECTOR_TOKEN.into(), form: SecretForm::Whole }]
     };
     for separator in [",", ", "] {
         let request = signed(&format!("t=1700000000{separator}s={VECTOR_MAC}"));
@@ -75,7 +75,7 @@ fn a_signature_holds_with_either_separator_and_under_any_of_the_tokens() {
 #[test]
 fn every_flipped_bit_of_header_or_body_is_refused() {
     let productive = productive();
-    let secrets = [HookSecret { route: None, text: VECTOR_TOKEN.into() }];
+    let secrets = [HookSecret { route: None, text: VECTOR_TOKEN.into(), form: SecretForm::Whole }];
     for separator in [",", ", "] {
         let header = format!("t=1700000000{separator}s={VECTOR_MAC}").into_bytes();
         for bit in 0..header.len() * 8 {
@@ -97,7 +97,7 @@ fn every_flipped_bit_of_header_or_body_is_refused() {
 #[test]
 fn broken_signature_headers_and_foreign_routes_are_refused() {
     let productive = productive();
-    let secrets = [HookSecret { route: None, text: VECTOR_TOKEN.into() }];
+    let secrets = [HookSecret { route: None, text: VECTOR_TOKEN.into(), form: SecretForm::Whole }];
     for header in ["", "t=1", "s=ff", "t=1700000000 s=ff", ",", "t=,s=", "=", "t=1700000000,s=zz"] {
         assert!(productive.verify(&signed(header), &secrets, Timestamp(0)).is_err(), "{header:?}");
     }

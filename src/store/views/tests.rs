@@ -32,6 +32,7 @@ fn spec(name: &str, columns: &[(&str, ColumnKind)]) -> ResourceSpec {
         sweep: hour,
         keep_deleted: hour,
         parent: None,
+        inherits: false,
         values: None,
     }
 }

@@ -1,7 +1,7 @@
 //! Signatures, events and notifications of both event systems.
 
 use super::*;
-use crate::connectors::{Flow, Ignored, Refusal};
+use crate::connectors::{Flow, Ignored, Refusal, SecretForm};
 use crate::model::{Event, Operation, Push};
 
 const SECRET: &str = "unit-test-secret";
@@ -21,7 +21,7 @@ const SECONDARY: &str = "x-akeneo-signature-secondary";
 const ALGORITHM: &str = "x-akeneo-signature-algorithm";
 
 fn secret(route: Option<&str>, text: &str) -> HookSecret {
-    HookSecret { route: route.map(ToOwned::to_owned), text: text.to_owned() }
+    HookSecret { route: route.map(ToOwned::to_owned), text: text.to_owned(), form: SecretForm::Whole }
 }
 
 fn verify(request: &HookRequest, secrets: &[HookSecret]) -> Result<Verified, Refusal> {

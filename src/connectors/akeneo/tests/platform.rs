@@ -1,7 +1,7 @@
 //! Subscriber and subscription at the Event Platform.
 
 use super::*;
-use crate::connectors::{HookSecret, Making, Registered};
+use crate::connectors::{HookSecret, Making, Registered, SecretForm};
 
 fn target(route: &str) -> String {
     format!("https://hooks.example.test/hooks/pim/{route}")
@@ -42,7 +42,7 @@ fn what_is_missing_is_made_in_its_order_with_the_configured_secrets() {
     let akeneo = akeneo();
     let wanted = akeneo.registrations();
     assert_eq!(wanted.iter().map(|one| one.route.as_str()).collect::<Vec<_>>(), ["subscriber", PLATFORM]);
-    let secret = |text: &str| HookSecret { route: Some(PLATFORM.to_owned()), text: text.to_owned() };
+    let secret = |text: &str| HookSecret { route: Some(PLATFORM.to_owned()), text: text.to_owned(), form: SecretForm::Whole };
     let secrets = [secret("one"), secret("two")];
     let url = target(PLATFORM);
     let bare = Making { target: &url, secrets: &secrets, standing: &[] };
