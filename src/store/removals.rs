@@ -44,12 +44,19 @@ impl Store {
         self.count(&select).await
     }
 
-    /// Live entities other than these whose delete nobody has announced: controls that must answer before an absence counts. The
-    /// one that was seen alive last comes first; the others are a sample of `n`.
+    /// Live entities other than these whose delete nobody has announced, and below no record of `parent` that is gone (they go with
+    /// it, most of them perhaps before they are marked): controls that must answer before an absence counts. The one that was seen
+    /// alive last comes first; the others are a sample of `n`.
     ///
     /// # Errors
     /// [`Kind::Unavailable`].
-    pub async fn control_keys(&self, source: &SourceName, resource: &ResourceName, except: &[Key], n: u64) -> Result<Vec<Key>, Error> {
+    pub async fn control_keys(
+        &self,
+        source: &SourceName,
+        (resource, parent): (&ResourceName, Option<&ResourceName>),
+        except: &[Key],
+        n: u64,
+    ) -> Result<Vec<Key>, Error> {
         let mut last = Query::select();
         last.column("control_key").from("instep_progress").and_where(of_resource(source, resource));
         let row = self.reader().query_one(&last).await?;
@@ -58,6 +65,11 @@ impl Store {
         let announced = Query::select().column("key").from("instep_mark").and_where(of_resource(source, resource)).take();
         let announced = announced.clone().and_where(Expr::cust("announced_delete")).take();
         standing.column("key").and_where(Expr::col("key").not_in_subquery(announced));
+        if let Some(parent) = parent {
+            let gone = Query::select().column("key").from("instep_entity").and_where(of_resource(source, parent)).take();
+            let gone = gone.clone().and_where(Expr::cust("deleted_at is not null")).take();
+            standing.and_where(Expr::col("parent").is_null().or(Expr::col("parent").not_in_subquery(gone)));
+        }
         if !except.is_empty() {
             standing.and_where(Expr::col("key").is_not_in(padded(except.iter().map(Key::as_str))));
         }

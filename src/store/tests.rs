@@ -52,8 +52,8 @@ async fn a_hint_becomes_a_mark_a_read_clears_it_and_a_removal_is_accounted() {
         assert!(store.due_marks(&source(), &tasks(), far, 10).await.expect("marks").is_empty());
         let since = crate::clock::Timestamp(0);
         assert_eq!(store.removals_since(&source(), &tasks(), since).await.expect("count"), 0, "it was announced");
-        assert_eq!(store.control_keys(&source(), &tasks(), &[], 0).await.expect("keys"), [entity("2").key]);
-        assert_eq!(store.control_keys(&source(), &tasks(), &[entity("2").key], 2).await.expect("keys"), []);
+        assert_eq!(store.control_keys(&source(), (&tasks(), None), &[], 0).await.expect("keys"), [entity("2").key]);
+        assert_eq!(store.control_keys(&source(), (&tasks(), None), &[entity("2").key], 2).await.expect("keys"), []);
         store.apply(&fence, &batch(vec![gone(started(&fence).tick, "2")])).await.expect("removed");
         assert_eq!(store.removals_since(&source(), &tasks(), since).await.expect("count"), 1);
         assert_eq!(store.live_rows(&source(), &tasks()).await.expect("count"), 0);

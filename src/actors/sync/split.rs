@@ -52,7 +52,7 @@ impl Sync {
             return Ok(false);
         }
         let keys: Vec<Key> = due.iter().map(|due| due.key.clone()).collect();
-        let controls = self.source.store.control_keys(&self.source.name, &self.resource, &keys, 1).await?;
+        let controls = self.source.store.control_keys(&self.source.name, (&self.resource, spec.parent.as_ref()), &keys, 1).await?;
         match controls.first() {
             Some(control) => Ok(self.source.ask_key(cx, fence, Class::Live, spec, control).await.is_ok()),
             // Every record is in the batch, which then has to tell by itself.

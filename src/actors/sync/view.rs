@@ -94,7 +94,7 @@ impl Sync {
     async fn shows(&self, cx: &Context, fence: &Fence, spec: &ResourceSpec, except: &[Key]) -> Result<Control, Error> {
         let mut asked = Vec::new();
         for n in [0, OTHERS] {
-            for key in self.source.store.control_keys(&self.source.name, &spec.name, except, n).await? {
+            for key in self.source.store.control_keys(&self.source.name, (&spec.name, spec.parent.as_ref()), except, n).await? {
                 if asked.contains(&key) {
                     continue;
                 }

@@ -98,6 +98,24 @@ async fn the_parent_is_stored_with_every_read_and_a_push_does_not_change_it() {
 }
 
 #[tokio::test]
+async fn what_stood_below_a_record_that_is_gone_proves_nothing() {
+    on_both(|store| async move {
+        let fence = tree(&store).await;
+        let controls = async || {
+            let of = (&products(), Some(&models()));
+            let mut keys = store.control_keys(&source(), of, &[], 10).await.expect("keys");
+            keys.sort();
+            keys.dedup();
+            keys.iter().map(|key| key.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(controls().await, ["alone", "v1", "v2"]);
+        put(&store, &fence, vec![gone(&fence, &models(), "sub")]).await;
+        assert_eq!(controls().await, ["alone"], "also before they are marked");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_store_of_the_first_schema_is_brought_up_to_date_wherever_that_was_cut_off() {
     on_both(|store| async move {
         let fence = store.claim(&source(), "test").await.expect("claimed");
