@@ -284,6 +284,8 @@ reports! {
     ViewLost(source, resource) error "view of the upstream lost" counts "views_lost";
     /// Periods opened or extended in which deliveries may have been lost.
     GapOpened(source, cause) warn "gap opened" counts "gaps_opened";
+    /// Events whose number in their sender's log is another record's.
+    SequenceConflicting(source, resource; number: i64) error "an event's number is another record's: the sender breaks its log's contract" counts "sequence_conflicts";
     /// Such periods repaired.
     GapClosed(source, cause) info "gap closed" counts "gaps_closed";
     /// Looks at which a route that its upstream has ended had been silent for a day.

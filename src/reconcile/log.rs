@@ -103,9 +103,7 @@ impl LogPosition {
             };
         };
         match highest {
-            Some(highest) if highest < walk.ceiling => {
-                LogTurn::On(Self { walk: Some(LogWalk { after: highest, ..walk }), ..*self })
-            }
+            Some(highest) if highest < walk.ceiling => LogTurn::On(Self { walk: Some(LogWalk { after: highest, ..walk }), ..*self }),
             Some(_) => {
                 // Where it had grown by less than a page, the next poll may wait.
                 let grown = walk.ceiling.saturating_sub(self.high);

@@ -17,7 +17,7 @@ use crate::store::fence::Fence;
 use crate::store::quarantine::{QuarantineKind, Refusal};
 use crate::store::rows::version_columns;
 use crate::store::sql::{groups, of_resource, padded};
-use crate::store::{cascade, deliveries, feeds, passes, quarantine};
+use crate::store::{cascade, deliveries, feeds, logs, passes, quarantine};
 
 /// Everything of the batch; resources whose rows are to be marked because of what stands above them.
 pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, now: Timestamp) -> Result<BTreeSet<ResourceName>, Error> {
@@ -60,6 +60,10 @@ pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, 
     if let Some(step) = &batch.feed {
         feeds::step(&context, step).await?;
         failpoint::reach("apply", "feed_written").await?;
+    }
+    if let Some(step) = &batch.log {
+        logs::step(&context, step).await?;
+        failpoint::reach("apply", "log_written").await?;
     }
     Ok(descents)
 }
