@@ -292,6 +292,10 @@ reports! {
     RouteSilent(source, route) warn "the upstream has ended this route: take it out of the configuration" counts "silent_routes";
     /// Secrets read again because a signature did not match.
     SecretsReread(source) info "secrets read again" counts "secrets_reread";
+    /// Times a sender that had stopped was asked to deliver again.
+    ResumeAsked(source) warn "deliveries have stopped: the sender is asked to resume" counts "resumes_asked";
+    /// Times such a request failed.
+    ResumeRefused(source; error: String) error "the sender could not be asked to resume" counts "resumes_refused";
     /// Webhook registrations changed upstream.
     RegistrationChanged(source, operation) info "webhook registration changed" counts "registrations_changed";
     /// Sources fenced because another process owns them.

@@ -119,6 +119,8 @@ pub struct ResourceRules {
     pub roots: Vec<String>,
     /// The resource of the records above its own.
     pub parent: Option<ResourceName>,
+    /// What changes the record above changes these too; what removes it always may have.
+    pub inherits: bool,
 }
 
 impl ResourceRules {
@@ -130,7 +132,13 @@ impl ResourceRules {
         if roots.is_empty() {
             roots.insert(String::new());
         }
-        Self { spans: spec.spans, keep_deleted: spec.keep_deleted, roots: roots.into_iter().collect(), parent: spec.parent.clone() }
+        Self {
+            spans: spec.spans,
+            keep_deleted: spec.keep_deleted,
+            roots: roots.into_iter().collect(),
+            parent: spec.parent.clone(),
+            inherits: spec.inherits,
+        }
     }
 }
 

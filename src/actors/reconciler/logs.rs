@@ -205,7 +205,9 @@ impl Reconciler {
         let fresh = unreadable.into_iter().filter(|(id, _)| !seen.contains(id));
         let (ids, keyless): (Vec<_>, Vec<_>) = fresh.map(|(id, row)| (id, (name.clone(), row))).unzip();
         step.unreadable = ids;
-        let mut observed = rows.into_iter().filter_map(observe).peekable();
+        let observed: Vec<Observed> = rows.into_iter().filter_map(observe).collect();
+        let n_first_told = observed.len();
+        let mut observed = observed.into_iter().peekable();
         loop {
             let mut batch = source.batch(LearnedBy::Feed);
             batch.observations = crate::actors::ask::take_bounded(&mut observed);
@@ -216,6 +218,7 @@ impl Reconciler {
             batch.keyless = keyless;
             batch.log = Some(step);
             source.apply_batch(fence, batch).await?;
+            source.told_by_log(n_first_told);
             return Ok(());
         }
     }
@@ -239,3 +242,6 @@ fn log_step(feed: &FeedSpec, order: LogOrder<'_>, from: Option<LogPosition>, to:
         unreadable: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;
