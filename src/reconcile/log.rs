@@ -69,10 +69,10 @@ pub enum LogProbe {
     Restarted(LogPosition),
 }
 
-/// Above which number a poll begins.
+/// Above which number a poll begins: it asks for the highest again, and for so many below it.
 #[must_use]
 pub fn floor(high: i64, overlap: u64) -> i64 {
-    high.saturating_sub_unsigned(overlap).max(-1)
+    high.saturating_sub_unsigned(overlap).saturating_sub(1).max(-1)
 }
 
 impl LogPosition {

@@ -146,7 +146,7 @@ fn a_first_page_that_may_be_the_last_is_compared_with_the_newest_number_once() {
     assert_eq!(at.turn(20, &LogPage { more: true, ..page }, 20), LogTurn::Probe, "it says that there is more");
     assert_eq!(at.turn(20, &LogPage { highest: Some(49), ..page }, 20), LogTurn::Probe, "it stood at 50");
     assert_eq!(at.probed(20, &page, Some(50)), LogProbe::Done(at));
-    let walk = LogPosition { walk: Some(LogWalk { after: 30, ceiling: 51 }), ..at };
+    let walk = LogPosition { walk: Some(LogWalk { after: 29, ceiling: 51 }), ..at };
     assert_eq!(at.probed(20, &page, Some(51)), LogProbe::Walk(walk));
 }
 
@@ -158,8 +158,9 @@ fn an_empty_log_is_waited_for_and_one_that_begins_lower_has_begun_anew() {
     let at = LogPosition::at(Some(50));
     assert_eq!(at.turn(20, &none, 0), LogTurn::Probe);
     assert_eq!(at.probed(20, &none, None), LogProbe::Done(at), "emptied: it may go on above");
-    assert_eq!(at.probed(20, &none, Some(30)), LogProbe::Restarted(LogPosition::at(Some(30))));
-    assert_eq!(at.probed(0, &none, Some(50)), LogProbe::Done(at), "no overlap shows it");
+    assert_eq!(at.probed(20, &none, Some(29)), LogProbe::Restarted(LogPosition::at(Some(29))));
+    let last = LogPage { rows: 1, highest: Some(50), ..none };
+    assert_eq!(at.probed(0, &last, Some(50)), LogProbe::Done(at), "without an overlap the last is asked for all the same");
 }
 
 #[test]

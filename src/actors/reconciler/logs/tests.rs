@@ -267,7 +267,7 @@ async fn a_log_is_read_from_its_newest_row_on_before_the_backfill_begins() {
         running.set(&rows((1..=24).chain(26..=30)));
         running.until("it has moved", HIGH, &["30"]).await;
         running.set(&rows(1..=30));
-        let all: Vec<String> = (16..=30).map(|n| n.to_string()).collect();
+        let all: Vec<String> = (15..=30).map(|n| n.to_string()).collect();
         running.until("the late one is met", NOTED, &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
         assert_eq!(texts(&store, GAPS).await, Vec::<String>::new());
         running.stop().await;
