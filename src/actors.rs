@@ -43,6 +43,7 @@ pub mod limiter;
 pub mod listener;
 mod meter;
 pub mod owner;
+mod pushes;
 pub mod reconciler;
 mod session;
 pub mod source;

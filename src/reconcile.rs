@@ -4,12 +4,14 @@
 //! Instants here are either the upstream's (stamps, `Date`) or our wall clock's as rows keep it; neither orders states.
 
 mod budget;
+mod log;
 mod plan;
 mod sweep;
 mod tour;
 mod watermark;
 
 pub use budget::{Candidates, Control, Hold, Removal, RemovalBudget, Witness};
+pub use log::{LogPage, LogPosition, LogProbe, LogTurn, LogWalk, floor};
 pub use plan::{Gap, History, Next, PassKind, PassOutcome, Schedule, closes, next, repairing};
 pub use sweep::{SAMPLE, SampleVerdict, judge_sample, sample, suspects};
 pub use tour::Tour;

@@ -284,12 +284,18 @@ reports! {
     ViewLost(source, resource) error "view of the upstream lost" counts "views_lost";
     /// Periods opened or extended in which deliveries may have been lost.
     GapOpened(source, cause) warn "gap opened" counts "gaps_opened";
+    /// Events whose number in their sender's log is another record's.
+    SequenceConflicting(source, resource; number: i64) error "an event's number is another record's: the sender breaks its log's contract" counts "sequence_conflicts";
     /// Such periods repaired.
     GapClosed(source, cause) info "gap closed" counts "gaps_closed";
     /// Looks at which a route that its upstream has ended had been silent for a day.
     RouteSilent(source, route) warn "the upstream has ended this route: take it out of the configuration" counts "silent_routes";
     /// Secrets read again because a signature did not match.
     SecretsReread(source) info "secrets read again" counts "secrets_reread";
+    /// Times a sender that had stopped was asked to deliver again.
+    ResumeAsked(source) warn "deliveries have stopped: the sender is asked to resume" counts "resumes_asked";
+    /// Times such a request failed.
+    ResumeRefused(source; error: String) error "the sender could not be asked to resume" counts "resumes_refused";
     /// Webhook registrations changed upstream.
     RegistrationChanged(source, operation) info "webhook registration changed" counts "registrations_changed";
     /// Sources fenced because another process owns them.

@@ -17,6 +17,7 @@ mod feeds;
 mod fence;
 mod files;
 mod gaps;
+mod logs;
 mod marks;
 mod passes;
 mod permits;
@@ -37,7 +38,7 @@ mod tests;
 mod views;
 
 pub use answers::AnswerCount;
-pub use apply::{Applied, Batch, DeliveryEnd, LearnedBy, Observed, ResourceRules, What};
+pub use apply::{Applied, Batch, Conflict, DeliveryEnd, LearnedBy, Observed, ResourceRules, What};
 #[cfg(test)]
 pub(crate) use cascade::CHILDREN_A_STEP;
 pub use cascade::Walked;
@@ -48,6 +49,7 @@ pub use error::{Error, Kind};
 pub use feeds::{FeedCursor, FeedStep};
 pub use fence::Fence;
 pub use gaps::Gap;
+pub use logs::{FEED_BEGAN_LATE, LOG_RESTARTED, LogLoss, LogStep, SEQUENCE_CONFLICT};
 pub use marks::{DueMark, MarkReason};
 pub use passes::{NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
 pub use quarantine::{QuarantineKind, Quarantined};

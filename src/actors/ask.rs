@@ -11,8 +11,8 @@ use crate::failpoint;
 use crate::model::Key;
 use crate::model::ordering::{By, Started};
 use crate::quota::Class;
-use crate::report::{ChangesApplied, DeliveriesProcessed, EventsDecided, FetchAnswered, FetchFailed};
-use crate::store::{self, Applied, Batch, Fence, LearnedBy, Observed, ResourceRules, What};
+use crate::report::{ChangesApplied, DeliveriesProcessed, EventsDecided, FetchAnswered, FetchFailed, GapOpened, SequenceConflicting};
+use crate::store::{self, Applied, Batch, Fence, LearnedBy, Observed, ResourceRules, SEQUENCE_CONFLICT, What};
 use crate::supervision::Context;
 use crate::upstream::SendError;
 
@@ -271,6 +271,18 @@ impl Source {
         let processed = batch.deliveries.len() as u64;
         if processed > 0 {
             self.reporter.emit(DeliveriesProcessed { source: self.name.to_string(), deliveries: processed });
+        }
+        for (resource, n) in &applied.duplicates {
+            let (source, resource) = (self.name.to_string(), resource.to_string());
+            self.reporter.emit(EventsDecided { source, resource, outcome: "duplicate".to_owned(), events: *n });
+        }
+        for conflict in &applied.conflicts {
+            let (source, resource) = (self.name.to_string(), conflict.entity.resource.to_string());
+            self.reporter.emit(SequenceConflicting { source, resource, number: conflict.sequence.number });
+        }
+        if !applied.conflicts.is_empty() {
+            self.reporter.emit(GapOpened { source: self.name.to_string(), cause: SEQUENCE_CONFLICT.to_owned() });
+            self.reconciler.wake();
         }
         for ((resource, reason), n) in &applied.counts {
             let (source, resource) = (self.name.to_string(), resource.to_string());

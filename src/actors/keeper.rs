@@ -88,9 +88,10 @@ impl Work for Keeper {
         if let Err(error) = self.tell_of_an_ended_route().await {
             tracing::debug!(source = %source.name, %error, "the last delivery could not be looked up");
         }
+        let resume_in = source.resume_pushes(cx).await.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
         if source.settings.public_url.is_none() || !source.settings.manages_hooks {
             source.note_unwatched();
-            return Ok(Rest::For(LOOK_EVERY));
+            return Ok(Rest::For(resume_in));
         }
         let Some(fence) = source.fence(cx).await else { return Ok(Rest::For(RETRY)) };
         match source.watch_hooks(cx, &fence).await {
@@ -99,7 +100,7 @@ impl Work for Keeper {
                 if let Err(error) = self.mend(cx, &fence, &registered).await {
                     tracing::warn!(source = %source.name, %error, "a registration could not be switched on again");
                 }
-                Ok(Rest::For(LOOK_EVERY))
+                Ok(Rest::For(resume_in))
             }
             Err(HooksError::Registration(RegistrationError::NotInPlan)) => {
                 source.note_hooks(&[]);

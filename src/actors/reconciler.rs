@@ -24,6 +24,7 @@ use crate::store::{Error, Fence, Kind, LearnedBy, NewPass, Pass, PassEnd, PassKi
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 
 mod feeds;
+mod logs;
 mod suspects;
 mod trouble;
 
@@ -54,6 +55,7 @@ pub fn spec(source: Arc<Source>) -> ChildSpec {
         known: HashMap::new(),
         unfiltered: HashSet::new(),
         polled: HashMap::new(),
+        proven: HashMap::new(),
         halvings: HashMap::new(),
         tours: HashMap::new(),
     })
@@ -68,6 +70,8 @@ struct Reconciler {
     trouble: Trouble,
     /// When a feed was last read to its end, in monotonic time.
     polled: HashMap<&'static str, Duration>,
+    /// The longest first page of a log, of those shorter than asked for, that was the last one.
+    proven: HashMap<&'static str, usize>,
     /// How often the pages of a resource are halved now, because they were larger than an answer may be.
     halvings: HashMap<ResourceName, u32>,
     /// The way through the list of a resource or feed, from its first page on.
@@ -105,7 +109,8 @@ impl Reconciler {
             Rest::For(span) => span.min(LOOK_EVERY),
         };
         let gaps = source.store.open_gaps(&source.name).await?;
-        let gaps: Vec<_> = gaps.into_iter().map(|gap| reconcile::Gap { ended_at: gap.ended_at.map(Timestamp) }).collect();
+        let gaps: Vec<_> =
+            gaps.into_iter().map(|gap| reconcile::Gap { ended_at: gap.ended_at.map(Timestamp), wants_sweep: gap.wants_sweep() }).collect();
         let mut sweep = None;
         for spec in source.connector.resources() {
             if let Some(rest) = self.trouble.rests(spec.name.as_str()) {

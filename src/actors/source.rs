@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::journal::StoreHealth;
 use super::limiter;
+use super::pushes::Pushes;
 use super::session::Sessions;
 use crate::clock::Clock;
 use crate::config::Secrets;
@@ -137,6 +138,8 @@ pub struct Source {
     pub in_flight: BTreeMap<ResourceName, AtomicUsize>,
     /// What requests are authorised by, where the upstream has sessions.
     pub(super) sessions: Sessions,
+    /// Whether deliveries come.
+    pub(super) pushes: Pushes,
     fence: watch::Sender<Option<Fence>>,
 }
 
@@ -209,6 +212,7 @@ impl Source {
             ailing: Mutex::default(),
             in_flight: names.into_iter().map(|name| (name, AtomicUsize::new(0))).collect(),
             sessions: Sessions::default(),
+            pushes: Pushes::default(),
             fence: watch::Sender::new(None),
             connector,
         }

@@ -135,8 +135,10 @@ impl Sync {
             return Ok(false);
         }
         let others = self.source.connector.resources().iter();
-        let below: Vec<ResourceName> =
-            others.filter(|other| other.parent.as_ref() == Some(&self.resource)).map(|other| other.name.clone()).collect();
+        let below: Vec<ResourceName> = others
+            .filter(|other| other.inherits && other.parent.as_ref() == Some(&self.resource))
+            .map(|other| other.name.clone())
+            .collect();
         let walked = self.source.store.walk_cascades(fence, &self.resource, &below).await?;
         self.source.wake(&walked.below);
         Ok(walked.more)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::journal::StoreHealth;
-use super::source::{Brake, Process, Settings, Source};
+use super::source::{Brake, ConnectorDebug, Process, Settings, Source};
 use crate::clock::Clock;
 use crate::connectors::Credential;
 use crate::connectors::akeneo::{Akeneo, Auth, Options, ProductKey, ResourceOptions};
@@ -12,7 +12,7 @@ use crate::quota::{BreakerOptions, Concurrency, Expected, Limit, Limits, Shape, 
 use crate::report::Reporter;
 use crate::store::Store;
 use crate::store::testing::source as name;
-use crate::upstream::{ByteBudget, Options as Bounds, Upstream};
+use crate::upstream::{ByteBudget, Credentials, Options as Bounds, Upstream};
 
 /// Longest wait of a test for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +38,22 @@ pub(crate) fn source(store: &Store, url: &url::Url, requests: u64, patience: Dur
         keep_deleted: day,
         tombstones: 90 * day,
     });
+    let credentials = |which| match which {
+        Credential::Client => Ok("client-secret".to_owned()),
+        Credential::Password => Ok("hunter2".to_owned()),
+        other => Err(format!("{other:?} is not asked for")),
+    };
+    source_of(store, url, Arc::new(connector.expect("a connector")), Arc::new(credentials), (requests, patience))
+}
+
+/// A source at `url` that a connector knows; `requests` a minute, permits waited for as long as `patience`.
+pub(crate) fn source_of(
+    store: &Store,
+    url: &url::Url,
+    connector: Arc<dyn ConnectorDebug>,
+    credentials: Credentials,
+    (requests, patience): (u64, Duration),
+) -> Source {
     let bounds = Bounds {
         root: url.clone(),
         also: Vec::new(),
@@ -70,11 +86,6 @@ pub(crate) fn source(store: &Store, url: &url::Url, requests: u64, patience: Dur
         reporter: Reporter::new(),
         state: std::env::temp_dir(),
     };
-    let credentials = |which| match which {
-        Credential::Client => Ok("client-secret".to_owned()),
-        Credential::Password => Ok("hunter2".to_owned()),
-        other => Err(format!("{other:?} is not asked for")),
-    };
-    let upstream = Upstream::new(bounds, Arc::new(credentials)).expect("a client");
-    Source::new(name(), Arc::new(connector.expect("a connector")), upstream, "scope".to_owned(), limits, process, settings)
+    let upstream = Upstream::new(bounds, credentials).expect("a client");
+    Source::new(name(), connector, upstream, "scope".to_owned(), limits, process, settings)
 }

@@ -32,6 +32,15 @@ pub struct Schedule {
 pub struct Gap {
     /// When it ended; none while it is still open.
     pub ended_at: Option<Timestamp>,
+    /// Only a sweep repairs it.
+    pub wants_sweep: bool,
+}
+
+impl Gap {
+    /// Which kind of pass repairs it where others are repaired by this kind.
+    fn repairing(&self, others: PassKind) -> PassKind {
+        if self.wants_sweep { PassKind::Sweep } else { others }
+    }
 }
 
 /// What happened to a resource so far, as its rows tell it (wall time).
@@ -83,8 +92,8 @@ pub fn next(history: &History, schedule: &Schedule, wall: Timestamp) -> Next {
     let polls = schedule.mode != Mode::Sweep;
     let repair = repairing(schedule);
     let asked_by_gap = |kind: PassKind, begun: Option<Timestamp>| {
-        let unrepaired = |gap: &Gap| gap.ended_at.is_some_and(|end| is_unrepaired(end, begun, wall));
-        repair == kind && history.gaps.iter().any(unrepaired)
+        let unrepaired = |gap: &Gap| gap.repairing(repair) == kind && gap.ended_at.is_some_and(|end| is_unrepaired(end, begun, wall));
+        history.gaps.iter().any(unrepaired)
     };
     let poll_in = wait(history.incremental_started_at, schedule.poll, wall);
     let sweep_in = wait(Some(swept_at), schedule.sweep, wall);
@@ -104,7 +113,7 @@ pub fn next(history: &History, schedule: &Schedule, wall: Timestamp) -> Next {
 /// end. One that began before has read some pages too early.
 #[must_use]
 pub fn closes(gap: &Gap, pass: &PassOutcome, schedule: &Schedule) -> bool {
-    let sees_all = pass.kind == PassKind::Sweep || repairing(schedule) == PassKind::Incremental;
+    let sees_all = pass.kind == PassKind::Sweep || gap.repairing(repairing(schedule)) == PassKind::Incremental;
     pass.complete && sees_all && gap.ended_at.is_some_and(|end| pass.started_at > end)
 }
 
@@ -190,13 +199,15 @@ mod tests {
         let with = |ended_at| History {
             incremental_started_at: Some(at(100)),
             sweep_started_at: Some(at(99)),
-            gaps: vec![Gap { ended_at }],
+            gaps: vec![Gap { ended_at, wants_sweep: false }],
             ..History::default()
         };
         let now = at(100).plus(HOUR / 2);
         assert_eq!(next(&with(None), &SCHEDULE, now), Next::Wait(HOUR / 2), "still open");
         let ended = with(Some(at(100).plus(HOUR / 4)));
         assert_eq!(next(&ended, &SCHEDULE, now), Next::Begin(PassKind::Incremental));
+        let lost = History { gaps: vec![Gap { wants_sweep: true, ..ended.gaps[0] }], ..ended.clone() };
+        assert_eq!(next(&lost, &SCHEDULE, now), Next::Begin(PassKind::Sweep), "no incremental pass sees what was lost");
         let hooks_tell_deletes = Schedule { deletes_by_feed: false, ..SCHEDULE };
         assert_eq!(next(&ended, &hooks_tell_deletes, now), Next::Begin(PassKind::Sweep));
         let seen = with(Some(at(98)));
@@ -205,12 +216,13 @@ mod tests {
 
     #[test]
     fn only_a_complete_pass_that_began_after_the_gap_closes_it() {
-        let gap = Gap { ended_at: Some(at(10)) };
+        let gap = Gap { ended_at: Some(at(10)), wants_sweep: false };
         let pass = PassOutcome { kind: PassKind::Incremental, started_at: at(11), complete: true };
         assert!(closes(&gap, &pass, &SCHEDULE));
         assert!(!closes(&gap, &PassOutcome { started_at: at(10), ..pass }, &SCHEDULE));
         assert!(!closes(&gap, &PassOutcome { complete: false, ..pass }, &SCHEDULE));
-        assert!(!closes(&Gap { ended_at: None }, &pass, &SCHEDULE));
+        assert!(!closes(&Gap { ended_at: None, ..gap }, &pass, &SCHEDULE));
+        assert!(!closes(&Gap { wants_sweep: true, ..gap }, &pass, &SCHEDULE));
         let hooks_tell_deletes = Schedule { deletes_by_feed: false, ..SCHEDULE };
         assert!(!closes(&gap, &pass, &hooks_tell_deletes));
         assert!(closes(&gap, &PassOutcome { kind: PassKind::Sweep, ..pass }, &hooks_tell_deletes));

@@ -1,6 +1,6 @@
 //! The one transaction in which replica, changes, marks, delivery states and cursors move together.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use sea_orm::ConnectionTrait;
@@ -8,11 +8,12 @@ use sea_orm::ConnectionTrait;
 use crate::clock::Timestamp;
 use crate::connectors::{Record, ResourceSpec, Unreadable};
 use crate::model::ordering::{By, Reason, Spans, Started};
-use crate::model::{DeliveryId, Entity, Event, ResourceName};
+use crate::model::{DeliveryId, Entity, Event, ResourceName, Sequence};
 use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::{Error, Kind};
 use crate::store::feeds::FeedStep;
 use crate::store::fence::Fence;
+use crate::store::logs::{self, LogStep};
 use crate::store::passes::PassStep;
 
 mod fold;
@@ -118,6 +119,8 @@ pub struct ResourceRules {
     pub roots: Vec<String>,
     /// The resource of the records above its own.
     pub parent: Option<ResourceName>,
+    /// What changes the record above changes these too; what removes it always may have.
+    pub inherits: bool,
 }
 
 impl ResourceRules {
@@ -129,7 +132,13 @@ impl ResourceRules {
         if roots.is_empty() {
             roots.insert(String::new());
         }
-        Self { spans: spec.spans, keep_deleted: spec.keep_deleted, roots: roots.into_iter().collect(), parent: spec.parent.clone() }
+        Self {
+            spans: spec.spans,
+            keep_deleted: spec.keep_deleted,
+            roots: roots.into_iter().collect(),
+            parent: spec.parent.clone(),
+            inherits: spec.inherits,
+        }
     }
 }
 
@@ -146,6 +155,8 @@ pub struct Batch {
     pub pass: Option<PassStep>,
     /// The page of an event feed that this is.
     pub feed: Option<FeedStep>,
+    /// The page of a log that this is.
+    pub log: Option<LogStep>,
     /// How we know.
     pub learned_by: LearnedBy,
     /// Rules of every resource that occurs.
@@ -168,6 +179,7 @@ impl Batch {
             deliveries: Vec::new(),
             pass: None,
             feed: None,
+            log: None,
             learned_by,
             rules,
             in_flight: HashSet::new(),
@@ -190,6 +202,19 @@ pub struct Applied {
     pub marks_set: BTreeSet<ResourceName>,
     /// Records put into quarantine.
     pub quarantined: u64,
+    /// Events whose numbers were known, by resource.
+    pub duplicates: BTreeMap<ResourceName, u64>,
+    /// Events whose numbers are noted for other records.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// A number that was said of another record before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The number.
+    pub sequence: Sequence,
+    /// Of which record it is said now.
+    pub entity: Entity,
 }
 
 impl Store {
@@ -217,8 +242,12 @@ impl Store {
         let now = self.now();
         let mut fold = fold::Fold::new(fence, batch, next_number, now);
         load::slots(&tx, fence.source(), &mut fold.slots).await?;
-        for observed in &batch.observations {
-            fold.weigh(observed)?;
+        let sifted = logs::sift(&tx, fence.source(), batch).await?;
+        for (index, observed) in batch.observations.iter().enumerate() {
+            match sifted.known.contains(&index) {
+                true => fold.know(observed),
+                false => fold.weigh(observed)?,
+            }
         }
         overtaken::mark(&tx, fence.source(), &mut fold).await?;
         let mut done = fold.finish();
@@ -226,6 +255,8 @@ impl Store {
             fence.allocate(&tx, i64::try_from(done.changes.len()).unwrap_or(i64::MAX)).await?;
         }
         let descents = write::all(&tx, fence, batch, &done, now).await?;
+        logs::note(&Context { tx: &tx, fence, now }, &sifted).await?;
+        done.applied.conflicts = sifted.conflicts.into_iter().map(|(conflict, _)| conflict).collect();
         done.applied.marks_set.extend(descents);
         tx.commit().await?;
         Ok(done.applied)

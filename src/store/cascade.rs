@@ -9,7 +9,7 @@
 //! - A *removed* parent is one witness of its children's absence; whether that counts as announced is the parent's own. Children are
 //!   never removed with it: they may have moved, and the event that said so may be lost. Only direct children are marked; theirs are
 //!   when they go themselves.
-//! - A *changed* parent marks descendants, not only children: what is inherited reaches a grandchild through a record that does not
+//! - A *changed* parent reaches only resources that inherit from it ([`crate::connectors::ResourceSpec::inherits`]). It marks descendants, not only children: what is inherited reaches a grandchild through a record that does not
 //!   change itself. So a page also notes a cascade for each child that has children, one deeper, down to [`DEPTH_MAX`], where a cycle
 //!   of garbage ends.
 //! - Cascades of one parent coalesce. One that is met while it is under way goes round once more after its end (`again_depth`),
@@ -164,7 +164,7 @@ fn live_below(fence: &Fence, resource: &ResourceName) -> Expr {
 
 impl Store {
     /// Marks the next children of a resource whose parents changed or went, in one bounded transaction. `below` are the resources
-    /// whose rows stand below the resource's.
+    /// whose rows stand below the resource's and inherit from them.
     ///
     /// # Errors
     /// [`Kind::Fenced`], [`Kind::Unavailable`].

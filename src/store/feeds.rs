@@ -70,7 +70,7 @@ impl Store {
     }
 }
 
-fn feed_label(feed: &str) -> String {
+pub(crate) fn feed_label(feed: &str) -> String {
     format!("feed:{feed}")
 }
 

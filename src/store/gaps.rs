@@ -2,13 +2,14 @@
 //! been compared by a pass that began after its end.
 
 use sea_orm::sea_query::{Expr, ExprTrait, Order, Query};
-use sea_orm::{ConnectionTrait, FromQueryResult};
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 
 use crate::clock::Timestamp;
 use crate::model::{ResourceName, SourceName};
-use crate::store::connect::{Lane, Store};
+use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::Error;
 use crate::store::fence::Fence;
+use crate::store::logs;
 use crate::store::passes::PassKind;
 use crate::store::sql::{clean, of_source};
 
@@ -23,6 +24,14 @@ pub struct Gap {
     pub ended_at: Option<i64>,
     /// Why.
     pub cause: String,
+}
+
+impl Gap {
+    /// Only a sweep repairs it: what happened meanwhile is told by nothing that an incremental pass sees.
+    #[must_use]
+    pub fn wants_sweep(&self) -> bool {
+        logs::BY_SWEEP.contains(&self.cause.as_str())
+    }
 }
 
 impl Store {
@@ -44,12 +53,7 @@ impl Store {
 
     async fn extend_once(&self, source: &SourceName, cause: &str, began: i64, ended: Option<i64>) -> Result<(), Error> {
         let tx = self.begin(Lane::Work, "extend_gap").await?;
-        let insert = "insert into instep_gap (source, began_at, ended_at, cause, state) values ($1, $2, $3, $4, 'open') \
-                      on conflict (source, cause) where state = 'open' do update set \
-                      began_at = case when excluded.began_at < instep_gap.began_at then excluded.began_at else instep_gap.began_at end, \
-                      ended_at = case when excluded.ended_at < instep_gap.ended_at then instep_gap.ended_at else excluded.ended_at end";
-        let values = [source.as_str().into(), began.into(), ended.into(), cause.into()];
-        tx.db.execute_raw(self.raw(insert, values)).await?;
+        extend(&tx, source, cause, began, ended).await?;
         tx.commit().await
     }
 
@@ -75,8 +79,8 @@ impl Store {
     /// # Errors
     /// [`crate::store::Kind::Fenced`], [`crate::store::Kind::Unavailable`].
     pub async fn close_gaps(&self, fence: &Fence, resources: &[(ResourceName, PassKind)]) -> Result<u64, Error> {
-        let mut compared_since: Option<Timestamp> = None;
-        for (resource, repairing) in resources {
+        let (mut compared_since, mut swept_since): (Option<Timestamp>, Option<Timestamp>) = (None, None);
+        for (index, (resource, repairing)) in resources.iter().enumerate() {
             let progress = self.progress(fence.source(), resource).await?;
             let incremental = progress.incremental_at.filter(|_| *repairing == PassKind::Incremental);
             let Some(latest) = incremental.max(progress.sweep_at) else {
@@ -86,10 +90,13 @@ impl Store {
                 return Ok(0);
             }
             compared_since = Some(compared_since.map_or(latest, |since| since.min(latest)));
+            // `None` is less than any: without a sweep of each nothing is swept.
+            swept_since = if index == 0 { progress.sweep_at } else { swept_since.min(progress.sweep_at) };
         }
         let Some(compared_since) = compared_since else {
             return Ok(0);
         };
+        let swept_since = swept_since.filter(|at| *at <= self.now()).unwrap_or(Timestamp(i64::MIN));
         self.run(|| async {
             let tx = self.begin(Lane::Work, "close_gap").await?;
             fence.lock(&tx).await?;
@@ -113,6 +120,7 @@ impl Store {
                 .and_where(of_source(fence.source()))
                 .and_where(Expr::col("state").eq("open"))
                 .and_where(Expr::col("ended_at").lt(compared_since.0))
+                .and_where(Expr::col("cause").is_not_in(logs::BY_SWEEP).or(Expr::col("ended_at").lt(swept_since.0)))
                 .take();
             let closed = tx.db.execute(&update).await?.rows_affected();
             tx.commit().await?;
@@ -120,4 +128,15 @@ impl Store {
         })
         .await
     }
+}
+
+/// Opens a gap within a transaction, or extends the open one of the same cause.
+pub(crate) async fn extend(tx: &Tx<'_>, source: &SourceName, cause: &str, began: i64, ended: Option<i64>) -> Result<(), Error> {
+    let insert = "insert into instep_gap (source, began_at, ended_at, cause, state) values ($1, $2, $3, $4, 'open') \
+                  on conflict (source, cause) where state = 'open' do update set \
+                  began_at = case when excluded.began_at < instep_gap.began_at then excluded.began_at else instep_gap.began_at end, \
+                  ended_at = case when excluded.ended_at < instep_gap.ended_at then instep_gap.ended_at else excluded.ended_at end";
+    let values: [Value; 4] = [source.as_str().into(), began.into(), ended.into(), cause.into()];
+    tx.db.execute_raw(Statement::from_sql_and_values(tx.db.get_database_backend(), insert, values)).await?;
+    Ok(())
 }

@@ -50,6 +50,8 @@ pub struct RetentionOptions {
     pub history: Duration,
     /// Rows of feeds; longer than any feed's overlap.
     pub seen: Duration,
+    /// Numbers of logs below where the next poll begins, whatever their age.
+    pub sequences_max: u64,
     /// Skeletons of tombstones; longer than any upstream's retries.
     pub tombstones: Duration,
     /// Skeletons of tombstones, whatever their age.
@@ -72,6 +74,7 @@ impl Default for RetentionOptions {
             quarantine_max: 10_000,
             history: days(90),
             seen: days(7),
+            sequences_max: 5_000_000,
             tombstones: days(90),
             tombstones_max: 10_000_000,
             keep_deleted: Vec::new(),
@@ -100,7 +103,7 @@ pub struct TableSize {
 }
 
 /// Tables that [`Store::sizes`] tells of.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "instep_delivery",
     "instep_entity",
     "instep_mark",
@@ -110,6 +113,7 @@ const TABLES: [&str; 9] = [
     "instep_pass",
     "instep_answer",
     "instep_seen",
+    "instep_sequence",
 ];
 
 /// What a passive checkpoint found.
@@ -121,17 +125,22 @@ struct Copied {
     left: i32,
 }
 
+/// Numbers that no poll asks for again; those of a log that is not polled are told by deliveries alone.
+const BELOW_FLOOR: &str = "number <= coalesce((select min(l.floor) from instep_log l where l.source = instep_sequence.source \
+     and l.label = instep_sequence.label), 9223372036854775807)";
+
 /// Columns of a primary key.
 type Key = &'static [&'static str];
 
 /// Table, key, which rows and what their age is told by, rows at most.
-fn caps(options: &RetentionOptions) -> [(&'static str, Key, (&'static str, &'static str), u64); 5] {
+fn caps(options: &RetentionOptions) -> [(&'static str, Key, (&'static str, &'static str), u64); 6] {
     [
         ("instep_delivery", &["id"], ("state <> 'pending'", "done_at"), options.deliveries_max),
         ("instep_change", &["source", "number"], ("true", "at"), options.changes_max),
         ("instep_outcome", &["id"], ("true", "id"), options.outcomes_max),
         ("instep_quarantine", &["id"], ("true", "id"), options.quarantine_max),
         ("instep_entity", &["source", "resource", "key"], ("deleted_at is not null", "deleted_at"), options.tombstones_max),
+        ("instep_sequence", &["source", "label", "number"], (BELOW_FLOOR, "at"), options.sequences_max),
     ]
 }
 
@@ -143,7 +152,7 @@ impl Store {
     pub async fn purge(&self, options: &RetentionOptions, now: Timestamp) -> Result<Purged, Error> {
         let before = |age: Duration| now.minus(age).0;
         let older = |column: &'static str, age: Duration| Expr::col(column).lt(before(age));
-        let rules: [(&'static str, Key, Expr); 8] = [
+        let rules: [(&'static str, Key, Expr); 9] = [
             ("instep_delivery", &["id"], older("done_at", options.deliveries).and(Expr::cust("state <> 'pending'"))),
             ("instep_change", &["source", "number"], older("at", options.changes)),
             ("instep_outcome", &["id"], older("received_at", options.outcomes)),
@@ -151,6 +160,7 @@ impl Store {
             ("instep_answer", &["minute", "source", "status"], older("minute", options.history)),
             ("instep_pass", &["id"], older("ended_at", options.history)),
             ("instep_seen", &["source", "label", "id"], older("at", options.seen)),
+            ("instep_sequence", &["source", "label", "number"], older("at", options.seen).and(Expr::cust(BELOW_FLOOR))),
             (
                 "instep_entity",
                 &["source", "resource", "key"],

@@ -62,7 +62,7 @@ pub(crate) fn entity(key: &str) -> Entity {
 pub(crate) fn rules(read_lag: Duration) -> HashMap<ResourceName, ResourceRules> {
     let day = Duration::from_secs(86_400);
     let spans = Spans { read_lag, list_lag: read_lag, version_skew: Duration::ZERO, tombstones: 90 * day };
-    HashMap::from([(tasks(), ResourceRules { spans, keep_deleted: day, roots: vec![String::new()], parent: None })])
+    HashMap::from([(tasks(), ResourceRules { spans, keep_deleted: day, roots: vec![String::new()], parent: None, inherits: false })])
 }
 
 pub(crate) fn batch(observations: Vec<Observed>) -> Batch {

@@ -13,6 +13,7 @@ use crate::store::{
 };
 
 mod cascades;
+mod logs;
 mod order;
 mod rivals;
 mod told;

@@ -130,5 +130,6 @@ pub(crate) const STEPS: &[Step] = &[
     step("apply", &["cascades_written"], By::Cascade),
     transaction("cascade", By::Cascade),
     step("cascade", &["marks_written"], By::Cascade),
+    step("apply", &["log_written"], By::Nothing("no upstream of these tests has a log of numbers; the reconciler's own tests walk one")),
     transaction("replay", By::Nothing("no verb of the daemon replays yet; the store's own tests do")),
 ];

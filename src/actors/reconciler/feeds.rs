@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::logs::LogOrder;
 use super::{GIVEN_UP_REST, LEADS_BACK, Reconciler};
 use crate::actors::ask::{Answer, AskError};
 use crate::clock::Timestamp;
@@ -41,7 +42,12 @@ impl Reconciler {
 
     async fn poll(&mut self, cx: &Context, fence: &Fence, feed: &FeedSpec) -> Result<(), Error> {
         let source = Arc::clone(&self.source);
-        let FeedOrder::Stamps { overlap } = feed.order else { return Ok(()) };
+        let overlap = match &feed.order {
+            FeedOrder::Stamps { overlap } => *overlap,
+            FeedOrder::Numbers { overlap, page, label } => {
+                return self.poll_log(cx, fence, feed, LogOrder { overlap: *overlap, page: *page, label }).await;
+            }
+        };
         let at = source.store.feed_cursor(&source.name, feed.name).await?;
         let began = source.clock.now();
         let since = at.as_ref().map_or(began, |from| from.since.unwrap_or(began).minus(overlap));

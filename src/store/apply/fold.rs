@@ -210,6 +210,22 @@ impl<'a> Fold<'a> {
         Done { slots: self.slots, ..self.done }
     }
 
+    /// An event whose number is known has been told before.
+    pub(crate) fn know(&mut self, observed: &Observed) {
+        let entity = &observed.entity;
+        *self.done.applied.duplicates.entry(entity.resource.clone()).or_default() += 1;
+        if let (What::Event(event), true) = (&observed.what, self.batch.outcomes) {
+            self.done.outcomes.push(Outcome {
+                entity: entity.clone(),
+                operation: event.operation.name(),
+                delivery: observed.delivery,
+                via: event.via,
+                outcome: "duplicate",
+                reason: Some("its number is known"),
+            });
+        }
+    }
+
     /// Weighs one observation.
     pub(crate) fn weigh(&mut self, observed: &Observed) -> Result<(), Error> {
         let entity = &observed.entity;

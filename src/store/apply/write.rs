@@ -11,13 +11,14 @@ use crate::model::document::changed_fields;
 use crate::model::{Entity, ResourceName, SourceName, Version};
 use crate::store::apply::fold::{Alive, Before, Done, Slot};
 use crate::store::apply::{Batch, Context};
+use crate::store::cascade::Cause;
 use crate::store::connect::{Engine, Tx};
 use crate::store::error::Error;
 use crate::store::fence::Fence;
 use crate::store::quarantine::{QuarantineKind, Refusal};
 use crate::store::rows::version_columns;
 use crate::store::sql::{groups, of_resource, padded};
-use crate::store::{cascade, deliveries, feeds, passes, quarantine};
+use crate::store::{cascade, deliveries, feeds, logs, passes, quarantine};
 
 /// Everything of the batch; resources whose rows are to be marked because of what stands above them.
 pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, now: Timestamp) -> Result<BTreeSet<ResourceName>, Error> {
@@ -37,9 +38,12 @@ pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, 
     let causes = done.causes.iter().map(|(resource, causes)| (resource, causes.iter().map(|(key, cause)| (key.as_str(), *cause))));
     let mut descents = BTreeSet::new();
     for (resource, causes) in causes {
-        let children = batch.rules.iter().filter(|(_, rules)| rules.parent.as_ref() == Some(resource)).map(|(name, _)| name);
         let causes: Vec<_> = causes.collect();
-        descents.extend(cascade::note(tx, fence, children, &causes, 0).await?);
+        for (child, rules) in batch.rules.iter().filter(|(_, rules)| rules.parent.as_ref() == Some(resource)) {
+            let reaches = |(_, cause): &&(&str, Cause)| rules.inherits || *cause != Cause::Changed;
+            let causes: Vec<_> = causes.iter().filter(reaches).copied().collect();
+            descents.extend(cascade::note(tx, fence, std::iter::once(child), &causes, 0).await?);
+        }
     }
     if !descents.is_empty() {
         failpoint::reach("apply", "cascades_written").await?;
@@ -60,6 +64,10 @@ pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, 
     if let Some(step) = &batch.feed {
         feeds::step(&context, step).await?;
         failpoint::reach("apply", "feed_written").await?;
+    }
+    if let Some(step) = &batch.log {
+        logs::step(&context, step).await?;
+        failpoint::reach("apply", "log_written").await?;
     }
     Ok(descents)
 }

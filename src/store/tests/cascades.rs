@@ -20,7 +20,10 @@ fn products() -> ResourceName {
 /// Models below models, products below models.
 fn family() -> HashMap<ResourceName, ResourceRules> {
     let common = rules(Duration::ZERO).into_values().next().expect("of tasks");
-    [models(), products()].into_iter().map(|name| (name, ResourceRules { parent: Some(models()), ..common.clone() })).collect()
+    [models(), products()]
+        .into_iter()
+        .map(|name| (name, ResourceRules { parent: Some(models()), inherits: true, ..common.clone() }))
+        .collect()
 }
 
 fn below_models() -> Vec<ResourceName> {
@@ -386,6 +389,23 @@ async fn a_parent_that_is_not_held_still_reaches_its_children() {
         store.apply(&fence, &told(LearnedBy::Mark, gone(&fence, &models(), "outside"))).await.expect("applied");
         walk_all(&store, &fence).await;
         assert_eq!(texts(&store, MARKS).await, ["v1 cascade"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_reaches_only_those_that_inherit_and_a_removal_all() {
+    on_both(|store| async move {
+        let fence = tree(&store).await;
+        let mut rules = family();
+        rules.get_mut(&products()).expect("its rules").inherits = false;
+        for (seen, expected) in
+            [(show(&fence, &models(), "sub", "root", 2, "b"), Vec::<&str>::new()), (gone(&fence, &models(), "sub"), vec!["v1", "v2"])]
+        {
+            store.apply(&fence, &Batch { rules: rules.clone(), ..batch(vec![seen]) }).await.expect("applied");
+            walk_all(&store, &fence).await;
+            assert_eq!(texts(&store, "select key as v from instep_mark where resource = 'products' order by key").await, expected);
+        }
     })
     .await;
 }

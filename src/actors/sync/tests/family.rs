@@ -34,7 +34,7 @@ async fn start(store: &Store, answers: Answer, then: impl Fn(&Fence) -> Vec<Obse
     let source = Arc::new(source_of(store, &fake, LOOSE, connector));
     let fence = store.claim(&name(), "test").await.expect("claimed");
     let common = rules(Duration::ZERO).into_values().next().expect("of tasks");
-    let below = ResourceRules { parent: Some(projects()), ..common.clone() };
+    let below = ResourceRules { parent: Some(projects()), inherits: true, ..common.clone() };
     let rules = HashMap::from([(projects(), common), (tasks(), below)]);
     let mut rows: Vec<Observed> = (1..=CHILDREN).map(|key| child(&fence, key, "p")).collect();
     rows.push(child(&fence, STRANGER, "q"));
