@@ -1,5 +1,7 @@
 //! `docs/answers.md`: what the door answers, made from what it does.
 
+mod bearing;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
