@@ -36,6 +36,7 @@ pub mod ask;
 pub mod control;
 pub mod door;
 pub mod intake;
+mod invitations;
 pub mod janitor;
 pub mod journal;
 pub mod keeper;

@@ -45,6 +45,15 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// As an HTTP date (RFC 9110, 5.6.7), rounded up to whole seconds: what is waited for until then has come. `None` beyond the
+    /// years that it can say.
+    #[must_use]
+    pub fn http_date(self) -> Option<String> {
+        let up = self.0.checked_add(999_999)?.div_euclid(1_000_000);
+        let instant = jiff::Timestamp::from_second(up).ok()?;
+        jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&instant).ok()
+    }
+
     /// Whole seconds since the epoch, rounded down.
     #[must_use]
     pub fn seconds(self) -> i64 {
@@ -189,6 +198,15 @@ mod tests {
         assert_eq!(at("a", 3 * HOUR, 0).set_since(&earlier), Some(-102 * HOUR));
         assert_eq!(at("a", 3 * HOUR, 0).passed_since(&earlier), Some(Duration::from_secs(7200)));
         assert_eq!(at("b", 3 * HOUR, 102 * HOUR).set_since(&earlier), None, "another start of the machine");
+    }
+
+    #[test]
+    fn an_http_date_is_that_of_the_standard_and_never_too_early() {
+        let date = |micros| Timestamp(micros).http_date();
+        assert_eq!(date(784_111_777_000_000).as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+        assert_eq!(date(784_111_776_000_001).as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+        assert_eq!(date(0).as_deref(), Some("Thu, 01 Jan 1970 00:00:00 GMT"));
+        assert_eq!(date(i64::MAX), None);
     }
 
     #[test]

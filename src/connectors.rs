@@ -16,6 +16,7 @@ use crate::model::{Delivery, Document, HookRequest, Key, ResourceName, Version};
 use crate::reconcile::Mode;
 
 pub mod akeneo;
+pub mod bearer;
 mod escape;
 mod feeds;
 mod hooks;

@@ -92,7 +92,7 @@ pub struct Options {
     pub root: Url,
     /// Further roots whose origins may be asked: parts of the upstream that are configured to be elsewhere.
     pub also: Vec<Url>,
-    /// Largest answer in bytes.
+    /// Largest answer in bytes, as it is once it was decoded.
     pub response_max: u64,
     /// Bytes of answers in memory at once, over all sources.
     pub responses_in_flight: ByteBudget,
@@ -171,6 +171,8 @@ impl Upstream {
             .user_agent(concat!("instep/", env!("CARGO_PKG_VERSION")))
             .pool_max_idle_per_host(8)
             .http1_only()
+            // Some upstreams refuse whoever does not take it. What counts below is what comes out of it.
+            .gzip(true)
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self { client, options: Arc::new(options), credentials })

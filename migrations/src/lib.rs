@@ -10,6 +10,7 @@ pub use sea_orm_migration::MigratorTrait;
 mod m0001_tables;
 mod m0002_parents;
 mod m0003_logs;
+mod m0004_invitations;
 
 /// The steps in their order.
 #[derive(Debug)]
@@ -18,7 +19,12 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_tables::Tables), Box::new(m0002_parents::Parents), Box::new(m0003_logs::Logs)]
+        vec![
+            Box::new(m0001_tables::Tables),
+            Box::new(m0002_parents::Parents),
+            Box::new(m0003_logs::Logs),
+            Box::new(m0004_invitations::Invitations),
+        ]
     }
 
     fn migration_table_name() -> DynIden {

@@ -45,17 +45,21 @@ impl Desk {
         let (fence, cx) = (owned(source)?, self.context());
         let registered = match text(request, "action") {
             "create" => source.create_hooks(&cx, &fence).await,
+            // Who delivers by invitation has no registrations to ask for.
+            "list" if source.connector.inviting().is_some() && !source.settings.manages_hooks => Ok(Vec::new()),
             "list" => source.list_hooks(&cx, &fence).await,
             "delete" => {
                 let n = source.delete_hooks(&cx, &fence).await.map_err(refused)?;
                 return Ok(json!({ "deleted": n }));
             }
-            other => return Err(ControlError::Invalid(format!("there is no action `{other}`: create, list or delete"))),
+            "invite" => return source.invite(&fence, text(request, "revoke")).await.map_err(refused),
+            other => return Err(ControlError::Invalid(format!("there is no action `{other}`: create, list, delete or invite"))),
         };
         let show =
             |one: crate::connectors::Registered| json!({ "id": one.id, "route": one.route, "state": one.state, "healthy": one.healthy });
         let rows: Vec<Value> = registered.map_err(refused)?.into_iter().map(show).collect();
-        Ok(json!({ "registrations": rows }))
+        let invitations = source.invitations().await.map_err(unavailable)?;
+        Ok(json!({ "registrations": rows, "invitations": invitations }))
     }
 
     /// Reads one page of every resource: shows a refused credential, a filter or relation that the upstream does not know.
@@ -155,7 +159,7 @@ fn unavailable(error: store::Error) -> ControlError {
 
 fn refused(error: HooksError) -> ControlError {
     match error {
-        HooksError::Configuration(_) | HooksError::Registration(_) => ControlError::Conflict(error.to_string()),
+        HooksError::Configuration(_) | HooksError::Registration(_) | HooksError::Invitation(_) => ControlError::Conflict(error.to_string()),
         HooksError::Ask(_) | HooksError::Store(_) | HooksError::Secrets(_) => ControlError::Unavailable(error.to_string()),
     }
 }

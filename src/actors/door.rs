@@ -13,9 +13,9 @@ use super::ask::guarded;
 use super::journal::{Journal, Room};
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::connectors::{HookPolicy, HookSecret, Overload as OnOverload, Refusal as Refused};
+use crate::connectors::{HookPolicy, HookSecret, Overload as OnOverload, Refusal as Refused, RetryAfter};
 use crate::http::BoxFuture;
-use crate::http::hooks::{Door, Overload, Refusal, RequestHead, SourceDoor, Unavailable, Verdict, VerifiedDelivery};
+use crate::http::hooks::{Door, Manner, Overload, Refusal, RequestHead, SourceDoor, Unavailable, Verdict, VerifiedDelivery};
 use crate::model::{Delivery, DeliveryId, HookRequest};
 use crate::report::{AckSeconds, DeliveryAccepted, DeliveryRefused, SecretsReread, StrangerRefused};
 
@@ -23,6 +23,8 @@ use crate::report::{AckSeconds, DeliveryAccepted, DeliveryRefused, SecretsReread
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Secrets are read again at most this often, however many signatures do not match.
 const REREAD_EVERY: Duration = Duration::from_secs(1);
+/// Headers (lower case) that carry credentials, whoever put them on the way: a proxy may, too.
+const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 /// Between two gaps that a request opened which may have been anybody's: its price is that of a regular sweep.
 const UNPROVEN_GAP_EVERY: Duration = Duration::from_secs(24 * 3600);
 
@@ -113,6 +115,12 @@ impl HookDoor {
         may
     }
 
+    /// Whether a header shows a secret itself: it is dropped once it was looked at, and reaches neither the store nor any output.
+    fn carries_secret(&self, name: &str) -> bool {
+        let ours = self.source.connector.inviting().is_some_and(|inviting| inviting.header.eq_ignore_ascii_case(name));
+        ours || SECRET_HEADERS.contains(&name)
+    }
+
     fn check(&self, request: &HookRequest, secrets: &Secrets, now: Timestamp) -> Result<String, Refused> {
         let verified = guarded("verify", || self.source.connector.verify(request, &secrets.known, now));
         verified.unwrap_or(Err(Refused::Unsigned)).map(|verified| verified.dedupe)
@@ -152,7 +160,7 @@ impl SourceDoor for HookDoor {
     fn admit(&self, route: &str) -> Result<(), Overload> {
         let retry_after = RETRY_AFTER;
         if self.journal.health().is_lost() || self.journal.health().room() == Room::None {
-            let slows = self.is_slowed(route);
+            let slows = self.manner(route).is_slowed;
             return Err(if slows { Overload::TooManyRequests { retry_after } } else { Overload::Unavailable { retry_after } });
         }
         if self.source.backlog.load(Ordering::Relaxed) <= self.source.settings.backlog_max {
@@ -161,14 +169,25 @@ impl SourceDoor for HookDoor {
         self.source.policy(route).map_or(Err(Overload::Unavailable { retry_after }), |policy| on_overload(&policy))
     }
 
-    fn is_slowed(&self, route: &str) -> bool {
-        self.source.policy(route).is_some_and(|policy| policy.overload == OnOverload::TooManyRequests)
+    fn manner(&self, route: &str) -> Manner {
+        self.source.policy(route).map_or_else(Manner::default, |policy| Manner {
+            is_slowed: policy.overload == OnOverload::TooManyRequests,
+            is_dated: policy.retry_after == RetryAfter::Date,
+            span: policy.retry_after_span,
+        })
     }
 
-    fn verify(&self, head: RequestHead, body: Bytes, now: Timestamp) -> BoxFuture<'_, Verdict> {
+    fn verify(&self, mut head: RequestHead, body: Bytes, now: Timestamp) -> BoxFuture<'_, Verdict> {
         Box::pin(async move {
             let request = HookRequest { route: head.route.clone(), query: head.query.clone(), headers: head.headers.clone(), body };
             let mut secrets = self.secrets();
+            if secrets.read_at.is_some() && secrets.registrations != self.source.registrations.load(Ordering::Acquire) {
+                // What was revoked here holds no longer.
+                match self.reread(&secrets).await {
+                    Ok(fresh) => secrets = fresh.unwrap_or(secrets),
+                    Err(unavailable) => return Verdict::Unavailable(unavailable),
+                }
+            }
             let mut checked = self.check(&request, &secrets, now);
             if checked == Err(Refused::Mismatch) {
                 // The upstream makes the tokens: one may have been registered since they were read.
@@ -181,13 +200,14 @@ impl SourceDoor for HookDoor {
                     Err(unavailable) => return Verdict::Unavailable(unavailable),
                 }
             }
+            head.headers.retain(|(name, _)| !self.carries_secret(name));
             match checked {
                 Ok(dedupe) => Verdict::Accepted(VerifiedDelivery { head, body: request.body, received_at: now, dedupe }),
-                Err(Refused::Unsigned) => Verdict::Refused("unsigned"),
-                Err(Refused::Mismatch) => Verdict::Refused("mismatch"),
-                Err(Refused::Route) => Verdict::Refused("route"),
-                Err(Refused::MediaType) => Verdict::Refused("media_type"),
-                Err(Refused::Shape) => Verdict::Refused("shape"),
+                Err(Refused::Unsigned) => Verdict::Refused(Refusal::Signature("unsigned")),
+                Err(Refused::Mismatch) => Verdict::Refused(Refusal::Signature("mismatch")),
+                Err(Refused::Route) => Verdict::Refused(Refusal::Signature("route")),
+                Err(Refused::MediaType) => Verdict::Refused(Refusal::MediaType),
+                Err(Refused::Shape) => Verdict::Refused(Refusal::Shape),
             }
         })
     }

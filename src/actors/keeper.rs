@@ -90,7 +90,7 @@ impl Work for Keeper {
         }
         let resume_in = source.resume_pushes(cx).await.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
         if source.settings.public_url.is_none() || !source.settings.manages_hooks {
-            source.note_unwatched();
+            source.note_unwatched().await;
             return Ok(Rest::For(resume_in));
         }
         let Some(fence) = source.fence(cx).await else { return Ok(Rest::For(RETRY)) };
@@ -129,6 +129,9 @@ pub enum HooksError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// An invitation cannot be made or revoked.
+    #[error("{0}")]
+    Invitation(String),
     /// Secrets that the upstream is to be told cannot be read.
     #[error("{0}")]
     Secrets(String),
@@ -278,8 +281,12 @@ impl Source {
     }
 
     /// Nothing is managed here. An upstream that has doors of its own nevertheless may deliver, by registrations made by hand.
-    fn note_unwatched(&self) {
-        let is_live = self.settings.public_url.is_some() && self.settings.secrets.iter().any(|(_, secrets)| !secrets.0.is_empty());
+    async fn note_unwatched(&self) {
+        // Should the store be away, nobody can deliver now.
+        let is_invited = self.connector.inviting().is_some()
+            && self.store.invitations(&self.name).await.is_ok_and(|all| all.iter().any(store::StoredInvitation::is_live));
+        let has_secrets = is_invited || self.settings.secrets.iter().any(|(_, secrets)| !secrets.0.is_empty());
+        let is_live = self.settings.public_url.is_some() && has_secrets;
         self.reporter.set(LiveModeGauge { source: self.name.to_string() }, f64::from(u8::from(is_live)));
         let mode = if is_live { LiveMode::Unwatched } else { LiveMode::PollOnly };
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = mode;

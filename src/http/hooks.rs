@@ -22,12 +22,12 @@ use warp::Filter;
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use warp::path::FullPath;
 
-pub use door::{Door, Overload, Refusal, RequestHead, SourceDoor, Unavailable, Verdict, VerifiedDelivery};
+pub use door::{Door, Manner, Overload, Refusal, RequestHead, SourceDoor, Unavailable, Verdict, VerifiedDelivery};
 
 use super::body::{self, Budget, Held};
 use super::edge::closing;
 use super::{Response, Routes, plain};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::failpoint;
 
 /// Longest route, in bytes as sent; a registration carries a name or a number there.
@@ -121,14 +121,14 @@ impl Hooks {
             return self.unknown();
         };
         let mut attempt = Attempt { source: Arc::clone(&source), route: head.route.clone(), open: true };
-        let is_slowed = source.is_slowed(&head.route);
+        let manner = source.manner(&head.route);
         match self.accept(source, head, &method, &headers, body).await {
             Ok(took) => {
                 attempt.accepted(took);
                 plain(StatusCode::OK, "ok\n")
             }
             Err(refusal) => {
-                let response = self.refuse(&refusal, is_slowed);
+                let response = self.refuse(&refusal, manner);
                 attempt.refused(response.status().as_u16(), &refusal);
                 response
             }
@@ -177,8 +177,8 @@ impl Hooks {
         unauthorized()
     }
 
-    fn refuse(&self, refusal: &Refusal, is_slowed: bool) -> Response {
-        let status = StatusCode::from_u16(refusal.status(is_slowed)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    fn refuse(&self, refusal: &Refusal, manner: Manner) -> Response {
+        let status = StatusCode::from_u16(refusal.status(manner.is_slowed)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let ours = self.options.retry_after;
         match refusal {
             Refusal::Method | Refusal::Unsigned | Refusal::Signature(_) => unauthorized(),
@@ -188,9 +188,11 @@ impl Hooks {
             Refusal::TooSlow => closing(status, "the body did not arrive in time\n"),
             Refusal::TooLarge => closing(status, "the body is too large\n"),
             Refusal::Encoding => closing(status, "the body may not be encoded\n"),
+            Refusal::MediaType => closing(status, "the body must be of the media type that was agreed\n"),
+            Refusal::Shape => closing(status, "the body has not the shape that was agreed\n"),
             Refusal::Overload(Overload::TooManyRequests { retry_after } | Overload::Unavailable { retry_after })
-            | Refusal::Store(Unavailable { retry_after }) => later(status, *retry_after),
-            Refusal::NoBudget | Refusal::StoreSlow => later(status, ours),
+            | Refusal::Store(Unavailable { retry_after }) => later(status, *retry_after, manner, self.clock.now()),
+            Refusal::NoBudget | Refusal::StoreSlow => later(status, ours, manner, self.clock.now()),
             Refusal::Internal => closing(status, "internal error\n"),
         }
     }
@@ -204,7 +206,7 @@ async fn settle(source: Arc<dyn SourceDoor>, head: RequestHead, held: Held, cloc
             failpoint::reach("hook", "verified").await?;
             source.journal(delivery).await.map_err(Refusal::Store)
         }
-        Verdict::Refused(reason) => Err(Refusal::Signature(reason)),
+        Verdict::Refused(refusal) => Err(refusal),
         Verdict::Unavailable(unavailable) => Err(Refusal::Store(unavailable)),
     };
     drop(share);
@@ -278,13 +280,20 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// The one answer to strangers. It closes the connection in every case, so that not even that tells them apart.
 fn unauthorized() -> Response {
     let mut response = closing(StatusCode::UNAUTHORIZED, "unauthorized\n");
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Signature"));
+    // Both ways for every path: which one a source has is not for strangers.
+    for challenge in [r#"Bearer realm="instep""#, "Signature"] {
+        response.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
     response
 }
 
-fn later(status: StatusCode, retry_after: Duration) -> Response {
-    let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+/// `retry_after` is what the reason says, for the manner may say nothing of its own.
+fn later(status: StatusCode, retry_after: Duration, manner: Manner, now: Timestamp) -> Response {
+    let span = manner.span.unwrap_or(retry_after).max(Duration::from_secs(1));
+    let date = if manner.is_dated { now.plus(span).http_date() } else { None };
+    let date = date.and_then(|date| HeaderValue::try_from(date).ok());
+    let seconds = || HeaderValue::from(span.as_secs() + u64::from(span.subsec_nanos() > 0));
     let mut response = closing(status, "try again later\n");
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    response.headers_mut().insert(header::RETRY_AFTER, date.unwrap_or_else(seconds));
     response
 }

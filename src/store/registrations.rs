@@ -10,6 +10,7 @@ use crate::model::SourceName;
 use crate::store::connect::{Lane, Store};
 use crate::store::error::Error;
 use crate::store::fence::Fence;
+use crate::store::invitations::StoredInvitation;
 use crate::store::sql::{clean, of_source};
 
 /// How long a replaced secret stays valid: retries signed with it are genuine.
@@ -140,6 +141,9 @@ impl Store {
         let secret = |registration: StoredRegistration| {
             registration.secret.map(|text| HookSecret { route: Some(registration.route), text, form: SecretForm::Whole })
         };
-        Ok(registrations.into_iter().filter_map(secret).collect())
+        let mut secrets: Vec<HookSecret> = registrations.into_iter().filter_map(secret).collect();
+        let invitations = self.invitations(source).await?.into_iter().filter(StoredInvitation::is_live);
+        secrets.extend(invitations.map(|one| HookSecret { route: Some(one.route), text: one.token_sha256, form: SecretForm::Digest }));
+        Ok(secrets)
     }
 }

@@ -285,6 +285,36 @@ async fn a_replaced_secret_stays_valid() {
     .await;
 }
 
+#[tokio::test]
+async fn two_invitations_live_at_once_and_a_revoked_one_is_no_secret() {
+    use crate::connectors::SecretForm;
+    use crate::store::Invited;
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let invite = async |id: &str| store.put_invitation(&fence, id, "events", &format!("sha-{id}")).await.expect("stored");
+        assert_eq!([invite("a").await, invite("b").await], [Invited::Made, Invited::Made]);
+        assert_eq!(invite("b").await, Invited::Made, "a commit whose outcome is unknown is tried again");
+        let Invited::Full(live) = invite("c").await else { panic!("a third one lives") };
+        assert_eq!(live.iter().map(|one| one.id.as_str()).collect::<HashSet<_>>(), HashSet::from(["a", "b"]));
+        let known = async || {
+            let secrets = store.hook_secrets(&source()).await.expect("secrets");
+            assert!(secrets.iter().all(|one| one.form == SecretForm::Digest && one.route.as_deref() == Some("events")));
+            secrets.into_iter().map(|secret| secret.text).collect::<HashSet<_>>()
+        };
+        assert_eq!(known().await, HashSet::from(["sha-a".to_owned(), "sha-b".to_owned()]));
+        assert!(store.revoke_invitation(&fence, "a").await.expect("revoked"));
+        assert!(store.revoke_invitation(&fence, "a").await.expect("revoked"), "again it changes nothing");
+        assert!(!store.revoke_invitation(&fence, "c").await.expect("asked"), "it was never made");
+        assert_eq!(known().await, HashSet::from(["sha-b".to_owned()]));
+        assert_eq!(invite("c").await, Invited::Made);
+        let all = store.invitations(&source()).await.expect("read");
+        assert_eq!(all.iter().filter(|one| one.is_live()).count(), 2);
+        assert_eq!(all.len(), 3, "who was invited is remembered");
+        assert!(!format!("{all:?}").contains("sha-"), "not even the digest is printed");
+    })
+    .await;
+}
+
 /// Needs the right to become another user, and SQLite's shell; says so where it has none.
 #[tokio::test]
 async fn another_user_reads_while_the_store_is_open_and_after_it_was_closed() {

@@ -273,3 +273,52 @@ async fn a_credential_that_no_header_can_carry_is_not_sent_and_not_repeated() {
     assert!(matches!(error, SendError::Credential(_)) && error.reach() == Reach::Nobody, "{error:?}");
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
 }
+
+fn gzipped(body: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(body).expect("memory has room");
+    encoder.finish().expect("memory has room")
+}
+
+fn encoded(body: &[u8]) -> testing::Told {
+    let head = format!("HTTP/1.1 200 Said\r\nconnection: close\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", body.len());
+    ([head.as_bytes(), body].concat(), false)
+}
+
+#[tokio::test]
+async fn gzip_is_asked_for_and_what_comes_is_decoded() {
+    let own = Fake::start(|_| encoded(&gzipped(b"{\"value\":[]}"))).await;
+    let response = send(&own, &get(own.url.as_str())).await.expect("an answer");
+    assert_eq!(response.body, "{\"value\":[]}");
+    // What stood there was true of other bytes.
+    assert_eq!((response.header("content-encoding"), response.header("content-length")), (None, None));
+    assert!(own.asked()[0].to_lowercase().contains("\r\naccept-encoding: gzip\r\n"), "{:?}", own.asked());
+}
+
+#[tokio::test]
+async fn the_cap_holds_for_what_comes_out_of_gzip() {
+    for (size, fits) in [(CAP as usize, true), (CAP as usize + 1, false), (100_000_000, false)] {
+        let bomb = gzipped(&vec![b'0'; size]);
+        let own = Fake::start(move |_| encoded(&bomb)).await;
+        let own_upstream =
+            Upstream { options: Arc::new(Options { timeout: SHORT * 50, ..(*upstream(&own.url).options).clone() }), ..upstream(&own.url) };
+        // What is sent of the second one is within the cap; what comes out of it is not.
+        let answer = own_upstream.send(&connector(), None, &get(own.url.as_str())).await;
+        assert_eq!(answer.map(|response| response.body.len()), if fits { Ok(size) } else { Err(SendError::TooLarge(CAP)) });
+    }
+}
+
+#[tokio::test]
+async fn a_broken_gzip_is_an_answer_that_broke_off() {
+    let whole = gzipped(b"{\"value\":[1,2,3,4,5,6,7,8,9]}");
+    let mut turned = whole.clone();
+    let middle = turned.len() - 6;
+    turned[middle] ^= 0xff;
+    for body in [whole[..whole.len() - 9].to_vec(), whole[..12].to_vec(), turned, b"no gzip at all".to_vec()] {
+        let own = Fake::start(move |_| encoded(&body)).await;
+        let error = send(&own, &get(own.url.as_str())).await.expect_err("broken");
+        assert!(matches!(error, SendError::BrokenOff(_)), "{error:?}");
+        assert_eq!(error.reach(), Reach::Answered);
+    }
+}

@@ -127,6 +127,8 @@ pub(crate) const STEPS: &[Step] = &[
     transaction("bulk_unsupported", By::NoBulk),
     transaction("put_registration", By::HooksCreate),
     transaction("drop_registration", By::HooksDelete),
+    transaction("put_invitation", By::Nothing("this upstream signs; the store's own tests do")),
+    transaction("revoke_invitation", By::Nothing("as for `put_invitation`")),
     step("apply", &["cascades_written"], By::Cascade),
     transaction("cascade", By::Cascade),
     step("cascade", &["marks_written"], By::Cascade),

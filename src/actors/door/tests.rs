@@ -1,5 +1,7 @@
 //! `docs/answers.md`: what the door answers, made from what it does.
 
+mod bearing;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -55,12 +57,14 @@ fn connectors() -> [Box<dyn Connector>; 2] {
 }
 
 /// Every refusal but the backlog's, what it is, and why it has its status.
-fn refusals() -> [(Refusal, &'static str, &'static str); 12] {
+fn refusals() -> [(Refusal, &'static str, &'static str); 14] {
     let unavailable = Unavailable { retry_after: RETRY_AFTER };
     [
         (Refusal::Method, "an unknown source or route, or another method than POST", "a stranger learns nothing of what there is"),
         (Refusal::Unsigned, "no signature, or one that is malformed", "the same: it is not read any further"),
         (Refusal::Signature("mismatch"), "no secret makes this signature", "the same, once the secrets have been read again"),
+        (Refusal::MediaType, "somebody known sends another media type", "it can be put right only by whoever sends it"),
+        (Refusal::Shape, "somebody known sends a body of another shape", "the same, where the contract has the sender hear of it"),
         (Refusal::Encoding, "the body is encoded", "the signature is over the bytes as they are sent"),
         (Refusal::TooLarge, "the body is larger than it may be", "memory is bounded"),
         (Refusal::TooSlow, "the body does not arrive in time", "a slow sender must not hold a seat"),

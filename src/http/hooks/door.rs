@@ -32,9 +32,9 @@ pub trait SourceDoor: Send + Sync + 'static {
     /// The answer to give instead.
     fn admit(&self, route: &str) -> Result<(), Overload>;
 
-    /// Whether the sender of this route slows down at a 429: then that is what it gets whenever a delivery cannot be taken now.
-    fn is_slowed(&self, _route: &str) -> bool {
-        false
+    /// How a sender of this route is told that a delivery cannot be taken now. Must not block.
+    fn manner(&self, _route: &str) -> Manner {
+        Manner::default()
     }
 
     /// Checks the signature over the raw body. May read the secrets once more; must end by itself, for it holds the body in memory.
@@ -86,13 +86,24 @@ pub struct VerifiedDelivery {
     pub dedupe: String,
 }
 
+/// How the senders of a route are told to come again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// They slow down at a 429: then that is what they get whenever a delivery cannot be taken now.
+    pub is_slowed: bool,
+    /// `Retry-After` says a date, not seconds.
+    pub is_dated: bool,
+    /// What it says, whatever the reason; `None`: what the reason says.
+    pub span: Option<Duration>,
+}
+
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The signature is right.
     Accepted(VerifiedDelivery),
-    /// It is not; the reason is for our log and metrics, never for the caller, and one of a fixed set.
-    Refused(&'static str),
+    /// It is not; or the sender is known and sent what it should not have.
+    Refused(Refusal),
     /// It could not be checked, since the secrets cannot be read now.
     Unavailable(Unavailable),
 }
@@ -126,8 +137,12 @@ pub enum Refusal {
     Method,
     /// No signature header. 401.
     Unsigned,
-    /// The signature is wrong. 401.
+    /// The signature is wrong; the reason is for our log and metrics, never for the caller, and one of a fixed set. 401.
     Signature(&'static str),
+    /// Somebody known sent another media type than the contract's. 415, said to whoever holds a secret only.
+    MediaType,
+    /// Somebody known sent a body of another shape than the contract's. 400, said to whoever holds a secret only.
+    Shape,
     /// `Content-Encoding` other than identity; the signature covers raw bytes. 415.
     Encoding,
     /// The body is longer than the source's cap. 413.
@@ -161,10 +176,10 @@ impl Refusal {
         match self {
             Self::Store(_) | Self::NoBudget | Self::StoreSlow if is_slowed => 429,
             Self::Method | Self::Unsigned | Self::Signature(_) => 401,
-            Self::Broken => 400,
+            Self::Broken | Self::Shape => 400,
             Self::TooSlow => 408,
             Self::TooLarge => 413,
-            Self::Encoding => 415,
+            Self::Encoding | Self::MediaType => 415,
             Self::Overload(Overload::TooManyRequests { .. }) => 429,
             Self::Overload(Overload::Unavailable { .. }) | Self::Store(_) | Self::NoBudget | Self::StoreSlow => 503,
             Self::CallerGone => Self::STATUS_CALLER_GONE,
@@ -179,6 +194,8 @@ impl Refusal {
             Self::Method => "method",
             Self::Unsigned => "unsigned",
             Self::Signature(reason) => reason,
+            Self::MediaType => "media_type",
+            Self::Shape => "shape",
             Self::Encoding => "encoding",
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",

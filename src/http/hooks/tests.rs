@@ -17,6 +17,9 @@ const SIGNED: (&str, &str) = ("x-signature", "good");
 #[derive(Default)]
 struct Fake {
     overload: Mutex<Option<Overload>>,
+    manner: Mutex<Manner>,
+    /// What somebody known is refused with.
+    known: Mutex<Option<Refusal>>,
     unavailable: AtomicBool,
     panics: AtomicBool,
     stuck: AtomicBool,
@@ -62,10 +65,17 @@ impl SourceDoor for Fake {
         self.overload.lock().expect("no panic under the lock").map_or(Ok(()), Err)
     }
 
+    fn manner(&self, _route: &str) -> Manner {
+        *self.manner.lock().expect("no panic under the lock")
+    }
+
     fn verify(&self, head: RequestHead, body: Bytes, now: Timestamp) -> BoxFuture<'_, Verdict> {
         Box::pin(async move {
             if head.header("x-signature") != Some("good") {
-                return Verdict::Refused("mac");
+                return Verdict::Refused(Refusal::Signature("mac"));
+            }
+            if let Some(refusal) = self.known.lock().expect("no panic under the lock").clone() {
+                return Verdict::Refused(refusal);
             }
             Verdict::Accepted(VerifiedDelivery { head, body, received_at: now, dedupe: String::new() })
         })
@@ -183,7 +193,9 @@ async fn strangers_get_one_and_the_same_401_whatever_they_try() {
         assert_eq!((head.status, head.body.as_str()), (401, ""));
     }
     assert!(tried > 30);
-    assert_eq!(first.map(|answer| answer.status), Some(401));
+    let first = first.expect("some were tried");
+    let challenges: Vec<&str> = first.headers.iter().filter_map(|line| line.strip_prefix("www-authenticate: ")).collect();
+    assert_eq!((first.status, challenges), (401, vec![r#"Bearer realm="instep""#, "Signature"]));
     assert!(fake.stored().is_empty());
     assert!(fake.ended().iter().all(|(status, reason)| *status == 401 && ["method", "unsigned", "mac"].contains(reason)));
     assert!(*fake.strangers.lock().expect("no panic under the lock") > 0);
@@ -315,6 +327,34 @@ async fn above_the_backlog_mark_the_connector_chooses_the_answer() {
         assert_eq!((answer.status, answer.header("retry-after")), (status, Some("30")));
     }
     assert_eq!(fake.ended(), [(429, "overload"), (503, "overload")]);
+}
+
+#[tokio::test]
+async fn only_somebody_known_hears_that_it_sent_something_else() {
+    let (fake, _hooks, served) = start().await;
+    for (refusal, status) in [(Refusal::MediaType, 415), (Refusal::Shape, 400)] {
+        *fake.known.lock().expect("no panic under the lock") = Some(refusal);
+        assert_eq!(served.ask("POST", "/hooks/pmp/x", &[SIGNED], "{}").await.status, status);
+        assert_eq!(served.ask("POST", "/hooks/pmp/x", &[("x-signature", "bad")], "{}").await.status, 401);
+    }
+    assert_eq!(fake.ended(), [(415, "media_type"), (401, "mac"), (400, "shape"), (401, "mac")]);
+    assert!(fake.stored().is_empty());
+}
+
+#[tokio::test]
+async fn a_route_says_when_to_come_again_in_its_own_manner() {
+    let (fake, _hooks, served) = start().await;
+    fake.unavailable.store(true, Ordering::SeqCst);
+    let span = Duration::from_secs(600);
+    *fake.manner.lock().expect("no panic under the lock") = Manner { is_slowed: true, is_dated: false, span: Some(span) };
+    let answer = served.ask("POST", "/hooks/pmp/x", &[SIGNED], "{}").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("600")));
+    *fake.manner.lock().expect("no panic under the lock") = Manner { is_slowed: false, is_dated: true, span: Some(span) };
+    let before = Clock::system().now();
+    let answer = served.ask("POST", "/hooks/pmp/x", &[SIGNED], "{}").await;
+    let date = answer.header("retry-after").and_then(crate::quota::headers::http_date).expect("a date");
+    assert_eq!(answer.status, 503);
+    assert!(date >= before.plus(span) && date <= before.plus(span * 2), "{date}");
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ async fn write_all(store: &Store, fence: &Fence, pass: &Pass, id: DeliveryId) ->
         ("what a resource cannot", store.set_bulk_unsupported(fence, &tasks()).await),
         ("a closed gap", store.close_gaps(fence, &[(tasks(), PassKind::Sweep)]).await.map(drop)),
         ("a registration", store.put_registration(fence, "r", "9", Some("late"), "active").await),
+        ("an invitation", store.put_invitation(fence, "9", "r", "late").await.map(drop)),
+        ("an invitation's end", store.revoke_invitation(fence, "1").await.map(drop)),
         ("a registration's end", store.drop_registration(fence, "1").await),
     ]
 }
