@@ -16,11 +16,14 @@ use crate::model::{Delivery, Document, HookRequest, Key, ResourceName, Version};
 use crate::reconcile::Mode;
 
 pub mod akeneo;
+mod base64;
+pub mod bearer;
 mod escape;
 mod feeds;
 mod hooks;
 pub mod productive;
 mod registrations;
+pub mod reso;
 mod session;
 pub mod signature;
 
