@@ -131,13 +131,13 @@ mod tests {
                 SecretForm::Digest => secret(&digest(text), SecretForm::Digest),
             };
             let secrets: Vec<HookSecret> = texts.iter().enumerate().map(kept).collect();
-            prop_assert!(matches(pick.get(&texts), &secrets));
+            prop_assert!(matches(&texts[pick.index(texts.len())], &secrets));
             prop_assert!(!matches(&other, &secrets));
         }
 
         #[test]
         fn a_header_made_of_a_token_gives_it_back(text in "[A-Za-z0-9._~+/-]{1,60}={0,2}") {
-            prop_assert_eq!(token(&format!("Bearer {text}")), Some(text.as_str()));
+            let header = format!("Bearer {text}"); prop_assert_eq!(token(&header), Some(text.as_str()));
         }
     }
 }

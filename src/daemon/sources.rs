@@ -11,6 +11,7 @@ use crate::upstream::{self, ByteBudget, Credentials, Upstream};
 
 mod akeneo;
 mod productive;
+mod reso;
 
 /// Time for connecting to an upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +42,7 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
     let kind = match &source.connector {
         Configured::Productive(productive) => productive::kind(config, source, productive)?,
         Configured::Akeneo(settings, resources) => akeneo::kind(&name, config, source, settings, resources)?,
+        Configured::Reso(settings, resources) => reso::kind(config, source, settings, resources)?,
     };
     let options = upstream::Options {
         root: kind.root,

@@ -33,7 +33,7 @@ pub(super) fn login(reso: &Reso, texts: &[String]) -> Option<Login> {
     }
     Some(Login(Request {
         method: Method::POST,
-        url: token_url.as_str().trim_end_matches('/').to_owned(),
+        url: token_url.to_string(),
         headers,
         body: Some(Bytes::from(form.finish())),
         endpoint: "/token".to_owned(),

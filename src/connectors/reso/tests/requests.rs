@@ -92,7 +92,7 @@ fn a_client_shows_itself_in_the_form_or_by_a_header() {
     let client = |basic| {
         let auth = Auth::Client {
             client_id: "me & you".into(),
-            token_url: "https://id.example.test/oauth2/token/".parse().expect("a URL"),
+            token_url: "https://id.example.test/oauth2/token".parse().expect("a URL"),
             scope: Some("api".into()),
             basic,
         };
