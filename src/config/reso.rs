@@ -29,6 +29,9 @@ section! {
         push: Option<Push> = optional("{ label = \"mls-prod\" }");
         /// How the log of events is read.
         events: Events = table();
+        /// A file with what the server answers at $metadata: keys and columns are then those that it declares, else those of the
+        /// Data Dictionary that are built in.
+        metadata: Option<String> = optional("\"/etc/instep/mls.xml\""), if_set(text(absolute));
         /// Part of the limits that the daemon uses.
         quota_share: f64 = default("0.8"), within(0.01..=1.0);
         /// Limits in place of those of the profile; the standard has none.
@@ -47,7 +50,7 @@ section! {
         token: Option<Secret> = optional("{ credential = \"mls-token\" }");
         /// Id of a client.
         client_id: Option<String> = optional("\"instep\"");
-        /// Its secret.
+        /// Secret of that client.
         secret: Option<Secret> = optional("{ credential = \"mls-secret\" }");
         /// Where it asks for tokens: an address, or a path on the server.
         token_url: Option<String> = optional("\"/oauth2/token\""), if_set(text(place));
@@ -109,11 +112,11 @@ section! {
     pub struct PushResume {
         /// Where it goes: an address on the server, or a path.
         url: String = required("\"/push/resume\""), text(place);
-        /// Its method.
+        /// Its method: POST, PUT or PATCH.
         method: String = default("\"POST\""), text(method);
         /// Its headers, beside the credential's.
         headers: Vec<String> = default("[]"), each(text(header));
-        /// Its body.
+        /// Its body, if it is to have one.
         body: Option<String> = optional("\"{}\"");
         /// It is sent when the log told of events for so long that no delivery announced.
         after: Duration = default("\"15m\""), within(seconds(10)..=days(7));
@@ -137,11 +140,11 @@ section! {
     pub struct Events {
         /// Whether it is; "auto": where the profile is known to have it, which is "plain".
         read: ReadLog = default("\"auto\"");
-        /// How often.
+        /// How often it is asked for.
         poll: Duration = default("\"30s\""), within(seconds(1)..=days(1));
         /// So many numbers below the highest are asked for again, for some become visible late.
         overlap: u64 = default("200"), within(0..=1_000_000);
-        /// Rows per page.
+        /// So many rows make a page.
         page: u64 = default("1000"), within(1..=100_000);
     }
 }
@@ -189,6 +192,10 @@ fn one_way(auth: &Auth) -> Result<(), String> {
         (Some(_), None, None, None) | (None, Some(_), Some(_), Some(_)) => Ok(()),
         _ => Err("must be { token }, or { client_id, secret, token_url } of a client".to_owned()),
     }
+}
+
+fn absolute(path: &str) -> Result<(), String> {
+    if std::path::Path::new(path).is_absolute() { Ok(()) } else { Err("must be an absolute path".to_owned()) }
 }
 
 /// An address that may be told a secret, or a path on the server.

@@ -34,7 +34,7 @@ mod schema;
 mod stamps;
 
 pub use profile::{PROFILES, Profile, Rate, profile};
-pub use schema::{EntityType, Schema};
+pub use schema::{EntityType, Schema, described};
 
 /// The route of pushed events.
 pub const EVENTS: &str = "events";
@@ -367,6 +367,10 @@ impl Connector for Reso {
 
     fn read_feed(&self, _feed: &FeedSpec, response: &Response) -> Result<FeedPage, ReadError> {
         log::page(self, response)
+    }
+
+    fn describe(&self) -> Option<Request> {
+        Some(requests::describe(self))
     }
 
     fn authorize(&self, _request: &Request, secret: &str) -> Vec<(String, String)> {

@@ -130,6 +130,12 @@ pub(super) fn resume(reso: &Reso, resuming: &Resuming) -> Request {
     }
 }
 
+/// The description of all resources, as XML: the form that every server has.
+pub(super) fn describe(reso: &Reso) -> Request {
+    let headers = vec![("accept".to_owned(), "application/xml".to_owned())];
+    Request { headers, ..get(reso, "/$metadata".to_owned(), "$metadata", &[]) }
+}
+
 /// Records of a page; halved where answers were too large.
 pub(super) fn page_size(reso: &Reso, table: &Table, halvings: u32) -> usize {
     let profile = reso.options.profile;

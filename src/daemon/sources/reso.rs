@@ -1,16 +1,21 @@
 //! A source of kind "reso".
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use url::Url;
 
 use super::Kind;
-use crate::config::{self, Config, Reso as Settings, ResoPush, ResoResource, RetryForm};
+use crate::config::{self, Config, ReadLog, Reso as Settings, ResoPush, ResoResource, RetryForm};
+use crate::connectors;
 use crate::connectors::reso::{Auth, EVENTS, Log, Options, Profile, Push, Rate, Reso, ResourceOptions, Resuming, Schema, profile};
 use crate::connectors::{Credential, RetryAfter};
 use crate::quota::{Class, Concurrency, Expected, Limit, Limits, Shape, Unit};
 use crate::upstream::Credentials;
+
+/// The Data Dictionary's own is two megabytes.
+const METADATA_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 pub(super) fn kind(
     config: &Config,
@@ -36,6 +41,11 @@ pub(super) fn kind(
         secrets: settings.push.iter().map(|push| (Some(EVENTS), push.tokens.clone())).collect(),
         connector: Arc::new(Reso::new(options)?),
     })
+}
+
+/// Its resources left out: enough for asking what there are.
+pub(super) fn bare(config: &Config, source: &config::Source, settings: &Settings) -> Result<Kind, String> {
+    kind(config, source, &Settings { metadata: None, ..settings.clone() }, &BTreeMap::new())
 }
 
 /// Limits hold for a token or client at a server.
@@ -93,11 +103,13 @@ fn options(
     resources: &BTreeMap<String, ResoResource>,
 ) -> Result<Options, String> {
     let profile = profile(settings.profile.word()).ok_or("the profile is not known")?;
-    let log = settings
-        .events
-        .enabled
-        .unwrap_or(profile.has_log)
-        .then(|| Log { overlap: settings.events.overlap, page: usize::try_from(settings.events.page).unwrap_or(usize::MAX) });
+    let is_read = match settings.events.read {
+        ReadLog::Auto => profile.has_log,
+        ReadLog::Yes => true,
+        ReadLog::No => false,
+    };
+    let page = usize::try_from(settings.events.page).unwrap_or(usize::MAX);
+    let log = is_read.then_some(Log { overlap: settings.events.overlap, page });
     Ok(Options {
         url: settings.url.clone(),
         auth: auth(settings)?,
@@ -107,7 +119,7 @@ fn options(
         push: settings.push.as_ref().map(|taken| push(settings, taken)).transpose()?,
         log,
         resources: resources.iter().map(|(name, set)| (name.clone(), resource(set))).collect(),
-        schema: Schema::new(),
+        schema: settings.metadata.as_deref().map_or(Ok(Schema::new()), described)?,
         exclude: settings.exclude.clone(),
         read_lag: source.common.read_lag,
         list_lag: source.common.list_lag,
@@ -152,6 +164,14 @@ fn push(settings: &Settings, push: &ResoPush) -> Result<Push, String> {
 /// An address, or a path on the server.
 fn place(settings: &Settings, place: &str) -> Result<Url, String> {
     settings.url.join(place).map_err(|error| format!("{place} is no address: {error}"))
+}
+
+/// What was saved of the server's own description.
+fn described(path: &str) -> Result<Schema, String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(METADATA_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|error| format!("metadata: {path} cannot be read: {error}"))?;
+    connectors::reso::described(&text).map_err(|error| format!("metadata: {path} {error}"))
 }
 
 fn resource(set: &ResoResource) -> ResourceOptions {
@@ -200,6 +220,21 @@ mod tests {
         }
         let own = made(&format!("{TOKEN}\nprofile = \"spark\"\nquota = [{{ requests = 4000, per = \"5m\" }}]")).expect("a source");
         assert_eq!(own.limits.list()[0].usable(), 3_200);
+    }
+
+    #[test]
+    fn a_description_that_was_saved_types_the_views() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("mls.xml");
+        let text = r#"<Edmx><DataServices><Schema Namespace="x"><EntityType Name="Tours"><Key><PropertyRef Name="TourKey"/></Key>
+            <Property Name="TourKey" Type="Edm.String"/></EntityType></Schema></DataServices></Edmx>"#;
+        std::fs::write(&path, text).expect("written");
+        let settings = |path: &std::path::Path| format!("{TOKEN}\nmetadata = \"{}\"\nresources = [\"Tours\"]", path.display());
+        let kind = made(&settings(&path)).expect("its key is known by the description");
+        assert_eq!(kind.connector.resources()[0].columns[0].name, "tourkey");
+        std::fs::write(&path, "<Edmx>").expect("written");
+        assert!(made(&settings(&path)).err().is_some_and(|error| error.starts_with("metadata: ")));
+        assert!(made(&settings(&folder.path().join("none.xml"))).is_err());
     }
 
     #[test]
