@@ -27,6 +27,8 @@ section! {
         originating_system: Option<String> = optional("\"actris\"");
         /// Pushed events, to …/hooks/<name>/events. Whoever is invited by `instep hooks invite` needs no token here.
         push: Option<Push> = optional("{ label = \"mls-prod\" }");
+        /// A request that has the producer deliver again once it has stopped; the standard leaves open what that is. With push.
+        push_resume: Option<PushResume> = optional("{ url = \"/push/resume\" }");
         /// How the log of events is read.
         events: Events = table();
         /// A file with what the server answers at $metadata: keys and columns are then those that it declares, else those of the
@@ -92,8 +94,6 @@ section! {
         retry_after: Option<Duration> = optional("\"60s\""), if_set(within(seconds(1)..=seconds(86_400)));
         /// How it is told.
         retry_after_form: RetryForm = default("\"seconds\"");
-        /// A request that has a producer deliver again which has stopped.
-        resume: Option<PushResume> = optional("{ url = \"/push/resume\" }");
     }
 }
 

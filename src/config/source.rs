@@ -136,7 +136,7 @@ pub(super) const RESO_RESOURCES: Key = Key {
 const OTHER_KINDS: [(&str, &[&str]); 5] = [
     ("productive", &["organization", "manage_token", "feeds", "feed_poll", "signature_tolerance", "quota"]),
     ("akeneo", &["auth", "zone", "product_key", "ignore_authors", "events_api", "event_platform"]),
-    ("reso", &["auth", "profile", "originating_system", "push", "metadata", "concurrent"]),
+    ("reso", &["auth", "profile", "originating_system", "push", "push_resume", "metadata", "concurrent"]),
     ("shopify", &["shop", "api_version"]),
     ("declared", &["preset", "events"]),
 ];

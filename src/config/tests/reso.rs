@@ -53,10 +53,10 @@ fn resources_are_the_five_or_any_that_are_named() {
 fn what_cannot_work_is_refused() {
     for wrong in [
         "push = { label = \"café\" }",
-        "push = { resume = { url = \"http://api.mls.example/resume\" } }",
-        "push = { resume = { url = \"resume\" } }",
-        "push = { resume = { url = \"/resume\", method = \"GET\" } }",
-        "push = { resume = { url = \"/resume\", headers = [\"no header\"] } }",
+        "push_resume = { url = \"http://api.mls.example/resume\" }",
+        "push_resume = { url = \"resume\" }",
+        "push_resume = { url = \"/resume\", method = \"GET\" }",
+        "push_resume = { url = \"/resume\", headers = [\"no header\"] }",
         "quota = [{ per = \"1h\" }]",
         "profile = \"other\"",
         "zone = \"UTC\"",

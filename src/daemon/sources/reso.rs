@@ -135,10 +135,10 @@ fn auth(settings: &Settings) -> Result<Auth, String> {
 }
 
 fn push(settings: &Settings, push: &ResoPush) -> Result<Push, String> {
-    let resume = push.resume.as_ref().map(|resume| {
+    let resume = settings.push_resume.as_ref().map(|resume| {
         let url = place(settings, &resume.url)?;
         if url.origin() != settings.url.origin() {
-            return Err("push.resume.url is not on the server of url".to_owned());
+            return Err("push_resume.url is not on the server of url".to_owned());
         }
         let header = |text: &String| text.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()));
         Ok(Resuming {
@@ -246,7 +246,8 @@ mod tests {
         let kind = made(&auth("https://id.example/token")).expect("a source");
         assert_eq!(kind.also[0].as_str(), "https://id.example/token");
         let push = |url: &str| {
-            made(&format!("{TOKEN}\npush = {{ label = \"mls-prod\", tokens = [{{ env = \"T\" }}], resume = {{ url = \"{url}\" }} }}"))
+            let push = format!("push = {{ label = \"mls-prod\", tokens = [{{ env = \"T\" }}] }}\npush_resume = {{ url = \"{url}\" }}");
+            made(&format!("{TOKEN}\n{push}"))
         };
         let kind = push("/push/resume").expect("a source");
         assert_eq!(kind.connector.resume().expect("configured").request.url, "https://api.mls.example/push/resume");
