@@ -137,7 +137,8 @@ mod tests {
 
         #[test]
         fn a_header_made_of_a_token_gives_it_back(text in "[A-Za-z0-9._~+/-]{1,60}={0,2}") {
-            let header = format!("Bearer {text}"); prop_assert_eq!(token(&header), Some(text.as_str()));
+            let header = format!("Bearer {text}");
+            prop_assert_eq!(token(&header), Some(text.as_str()));
         }
     }
 }
