@@ -36,7 +36,10 @@ pub(super) fn page(reso: &Reso, resource: &ResourceSpec, asked: Asked<'_>, respo
         }
         Asked::Keys(..) => {
             failure(response, How::Bulk)?;
-            Ok(Page { records: reader.records(&text)?, next: None })
+            let records = reader.records(&text)?;
+            // What a page was too small for must not count as missing.
+            let is_cut = next_link(&text)?.is_some() || count(&text).is_some_and(|count| count > records.len());
+            if is_cut && records.len() < resource.bulk { Err(ReadError::Unsupported) } else { Ok(Page { records, next: None }) }
         }
         Asked::Page(query) => listed(&reader, query, response, &text),
     }
@@ -103,7 +106,9 @@ fn after_stamp(place: Option<Place>, query: ListQuery<'_>, text: &str, records: 
     let last = records.iter().rev().find_map(|record| record.as_ref().ok()?.changed_at);
     // Filters are asked with milliseconds, so what lies within one of them is no progress.
     let has_passed = |last: crate::clock::Timestamp| stamps::literal(last) > stamps::literal(from);
-    match last.filter(|last| has_passed(*last)) {
+    // Where the order was passed over, the last is not the highest.
+    let stamps = records.iter().filter_map(|record| record.as_ref().ok()?.changed_at);
+    match last.filter(|last| has_passed(*last) && stamps.is_sorted()) {
         Some(last) => Some(Place::Stamp(last, 0)),
         None => Some(Place::Stamp(from, met.saturating_add(records.len()))),
     }

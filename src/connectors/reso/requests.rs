@@ -37,6 +37,10 @@ pub(super) fn fetch(reso: &Reso, resource: &ResourceSpec, keys: &[Key], by: By) 
         let filter = format!("{} in ({})", table.key, literals.join(","));
         query.push(("$filter", every(reso, table, &[filter])));
         query.push(("$top", resource.bulk.to_string()));
+        if reso.options.profile.walk == Walk::Keys {
+            // A server may serve smaller pages than were asked for.
+            query.push(("$count", "true".to_owned()));
+        }
         query.extend(projection(reso, table));
         return get(reso, format!("{endpoint}?bulk"), &table.name, &query);
     }

@@ -50,6 +50,11 @@ fn only_a_record_that_was_asked_for_alone_is_ever_not_there() {
     let bulk = |status| read(&reso, "Property", Asked::Keys(&keys, By::Bulk), &answer(status, "{}"));
     assert_eq!((bulk(400), bulk(501)), (Err(ReadError::Unsupported), Err(ReadError::Unsupported)), "`in` is no part of Core 2.0.0");
     assert_eq!((bulk(403), bulk(414)), (Err(ReadError::Denied(403)), Err(ReadError::Refused(414))));
+    for cut in [r#""@odata.nextLink":"Property?$skip=1","#, r#""@odata.count":"2","#] {
+        let body = format!(r#"{{{cut}"value":[{RECORD}]}}"#);
+        let read = read(&reso, "Property", Asked::Keys(&keys, By::Bulk), &answer(200, &body));
+        assert_eq!(read, Err(ReadError::Unsupported), "what a page was too small for is not missing");
+    }
     let body = |text: &str| read(&reso, "Property", Asked::Keys(&keys, By::Key), &answer(200, text));
     for text in ["", "[]", "null", r#"{"value":[]}"#, r#"{"ListingKey":"P2"}"#, "<html>"] {
         assert!(matches!(body(text), Err(ReadError::Malformed(_))), "{text}");

@@ -122,6 +122,8 @@ fn changes_are_walked_from_stamp_to_stamp() {
     assert_eq!(read(&reso, page(since, Some(&third)), &records(&[("d", T2)], r#""@odata.count":3,"#)), Ok(None));
     assert!(read(&reso, page(since, Some(&third)), &records(&[("d", T2)], "")).expect("a page").is_some(), "uncounted it goes on");
     assert_eq!(read(&reso, page(since, Some(&third)), &records(&[], "")), Ok(None));
+    let unordered = read(&reso, page(since, None), &records(&[("b", T2), ("a", T1), ("c", T2)], r#""@odata.count":4,"#)).expect("a page");
+    assert_eq!(unordered.map(|next| next.ends_with("/3")), Some(true), "where the order is passed over, rows are counted");
     assert_eq!(read(&reso, page(since, None), &answer(501, "")), Err(ReadError::Unsupported));
     assert_eq!(read(&reso, page(since, None), &answer(400, "Field is NOT filterable")), Err(ReadError::Unsupported));
     assert_eq!(read(&reso, page(since, None), &answer(400, "")), Err(ReadError::Refused(400)));
