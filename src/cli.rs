@@ -17,6 +17,7 @@ pub mod decode;
 pub mod demo;
 pub mod hooks;
 pub mod init;
+pub mod metadata;
 pub mod migrate;
 pub mod run;
 pub mod sandbox;
@@ -58,6 +59,8 @@ enum Verb {
     Init(init::Args),
     /// Create, list or delete the webhook registrations of a source
     Hooks(hooks::Args),
+    /// Save what an upstream says of its resources, for typed views
+    Metadata(metadata::Args),
     /// Show what a captured delivery would do
     Decode(decode::Args),
     /// Show how the running daemon stands, what is wrong first
@@ -87,6 +90,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Init(args) => init::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Hooks(args) => hooks::run(&args),
+        Verb::Metadata(args) => metadata::run(&args),
         Verb::Decode(args) => decode::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Coverage(args) => coverage::run(&args),

@@ -8,6 +8,7 @@ mod akeneo;
 mod include;
 mod productive;
 mod reader;
+mod reso;
 mod schema;
 mod secret;
 mod settings;
@@ -32,6 +33,10 @@ pub use akeneo::{
 };
 pub use productive::{Productive, Quota, QuotaScope, QuotaShare, RESOURCES as PRODUCTIVE_RESOURCES};
 pub use reader::{Entry, Mistake};
+pub use reso::{
+    Auth as ResoAuth, Events as ResoEvents, Profile as ResoProfile, Push as ResoPush, PushResume, Quota as ResoQuota,
+    RESOURCES as RESO_RESOURCES, ReadLog, Reso, ResoResource, RetryForm,
+};
 pub use secret::{Secret, SecretError, SecretText, Secrets};
 pub use settings::{Admin, Level, Limits, Listen, Listener, Log, LogFormat, Retention, Store, StoreUrl};
 pub(crate) use source::check_name;

@@ -16,12 +16,14 @@ use crate::model::{Delivery, Document, HookRequest, Key, ResourceName, Version};
 use crate::reconcile::Mode;
 
 pub mod akeneo;
+mod base64;
 pub mod bearer;
 mod escape;
 mod feeds;
 mod hooks;
 pub mod productive;
 mod registrations;
+pub mod reso;
 mod session;
 pub mod signature;
 
@@ -335,6 +337,10 @@ pub trait Connector: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`] where the answer is no page.
     fn read_feed(&self, feed: &FeedSpec, response: &Response) -> Result<FeedPage, ReadError>;
+    /// Asks for the upstream's own description of its resources, where it has one that is worth saving.
+    fn describe(&self) -> Option<Request> {
+        None
+    }
     /// The headers by which a request carries a credential, or the token of a session where [`Connector::login_needs`] any.
     fn authorize(&self, request: &Request, secret: &str) -> Vec<(String, String)>;
     /// The credentials whose texts a login needs, in this order. Empty: there are no sessions, every request shows its credential.

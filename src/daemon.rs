@@ -23,7 +23,7 @@ use crate::supervision::{Context, Ended, SUPERVISOR_BUDGET, run_root};
 
 mod sources;
 
-pub use sources::source_of;
+pub use sources::{description, source_of};
 
 /// A restart shorter than this loses nothing: the kernel's queue and the sender's timeout cover it.
 const DOWNTIME_MIN: Duration = Duration::from_secs(10);

@@ -17,7 +17,8 @@ const EX_CANTCREAT: u8 = 73;
 #[command(after_help = "Examples:\n  instep init productive\n  \
     instep init productive --yes --organization 12345 --token env:PRODUCTIVE_TOKEN --config instep.toml\n  \
     instep init akeneo --yes --url https://acme.cloud.akeneo.com --client-id 3_x --username shop_1234 \
-    --secret env:PIM_SECRET --password env:PIM_PASSWORD")]
+    --secret env:PIM_SECRET --password env:PIM_PASSWORD\n  \
+    instep init reso --yes --url https://api.mls.example/odata/ --token env:MLS_TOKEN")]
 pub struct Args {
     /// Kind of upstream
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(KINDS))]
@@ -31,24 +32,27 @@ pub struct Args {
     /// Productive: number of the organisation
     #[arg(long, value_name = "NUMBER")]
     pub organization: Option<String>,
-    /// Productive: where the read-only token is: env:NAME, file:/path or credential:name
+    /// Productive, RESO: where the read-only token is: env:NAME, file:/path or credential:name
     #[arg(long, value_name = "PLACE")]
     pub token: Option<String>,
-    /// Akeneo: address of the PIM
+    /// Akeneo: address of the PIM; RESO: service root of the server
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// Akeneo: client id of the connection
+    /// Akeneo, RESO: client id of the connection
     #[arg(long, value_name = "ID")]
     pub client_id: Option<String>,
     /// Akeneo: user of the connection
     #[arg(long, value_name = "NAME")]
     pub username: Option<String>,
-    /// Akeneo: where the secret of the connection is: env:NAME, file:/path or credential:name
+    /// Akeneo, RESO: where the secret of the connection is: env:NAME, file:/path or credential:name
     #[arg(long, value_name = "PLACE")]
     pub secret: Option<String>,
     /// Akeneo: where the password of its user is
     #[arg(long, value_name = "PLACE")]
     pub password: Option<String>,
+    /// RESO: where a client asks for tokens: an address, or a path on the server
+    #[arg(long, value_name = "URL")]
+    pub token_url: Option<String>,
     /// Database: sqlite://file.db or postgresql://host/database
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
@@ -123,6 +127,21 @@ fn init(args: &Args, answers: &mut impl BufRead, out: &mut impl Write) -> Result
                 let username = ask(&args.username, "username", "User of the connection", None)?;
                 let password = place(&ask(&args.password, "password", "Where the password of that user is", None)?)?;
                 akeneo(&url, &client_id, &secret, &username, &password)
+            }
+            "reso" => {
+                let url = ask(&args.url, "url", "Service root of the server", None)?;
+                let client_id = ask(&args.client_id, "client-id", "Client id, empty where a token is given that lasts", Some(""))?;
+                let auth = if client_id.is_empty() {
+                    let token = "Where its token is (env:NAME, file:/path or credential:name)";
+                    format!("{{ token = {} }}", place(&ask(&args.token, "token", token, None)?)?.reference())
+                } else {
+                    let secret = "Where the client's secret is (env:NAME, file:/path or credential:name)";
+                    let secret = place(&ask(&args.secret, "secret", secret, None)?)?.reference();
+                    let token_url = ask(&args.token_url, "token-url", "Where it asks for tokens", Some("/oauth2/token"))?;
+                    let (client_id, token_url) = (config::quoted(&client_id), config::quoted(&token_url));
+                    format!("{{ client_id = {client_id}, secret = {secret}, token_url = {token_url} }}")
+                };
+                reso(&url, &auth)
             }
             _ => {
                 let organization = ask(&args.organization, "organization", "Number of the organisation", None)?;
@@ -208,6 +227,21 @@ zone = \"UTC\"
     )
 }
 
+fn reso(url: &str, auth: &str) -> String {
+    format!(
+        "\
+kind = \"reso\"
+url = {}
+auth = {auth}
+# Whose server it is: \"plain\" for any of the standard, \"mlsgrid\", \"bridge\", \"trestle\", \"spark\".
+profile = \"plain\"
+# originating_system = \"actris\"
+# For pushed events, with public_url: producers are invited by `instep hooks invite`. Without it the log of events is polled.
+# push = {{ label = \"mls-prod\" }}",
+        config::quoted(url)
+    )
+}
+
 fn render(source: &str, settings: &str, store: &str, public_url: &str) -> String {
     let public_url = match public_url {
         "" => "# public_url = \"https://hooks.example.org\"".to_owned(),
@@ -261,6 +295,7 @@ mod tests {
             username: None,
             secret: None,
             password: None,
+            token_url: None,
             store: None,
             public_url: None,
             yes: false,
@@ -312,6 +347,22 @@ mod tests {
         let config::Connector::Akeneo(settings, _) = &config.sources["pim"].connector else { panic!("another kind") };
         assert_eq!(settings.auth.secret, Some(Secret::env("PIM_SECRET")));
         assert_eq!((settings.auth.username.as_deref(), settings.url.as_str()), (Some("shop_1234"), "https://acme.cloud.akeneo.com/"));
+    }
+
+    #[test]
+    fn a_server_of_the_standard_is_asked_for_by_token_or_client() {
+        let settings = |answers: &str| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let args = Args { kind: "reso".to_owned(), ..args(directory.path()) };
+            init(&args, &mut answers.as_bytes(), &mut Vec::new()).unwrap_or_else(|error| panic!("{error}"));
+            let config = Config::load(&args.config).unwrap_or_else(|error| panic!("{error}"));
+            let config::Connector::Reso(settings, _) = &config.sources["mls"].connector else { panic!("another kind") };
+            (**settings).clone()
+        };
+        let by_token = settings("mls\nhttps://api.mls.example/odata\n\nenv:MLS_TOKEN\n\n\n");
+        assert_eq!((by_token.auth.token, by_token.url.as_str()), (Some(Secret::env("MLS_TOKEN")), "https://api.mls.example/odata/"));
+        let by_client = settings("mls\nhttps://api.mls.example/odata/\ninstep\nenv:MLS_SECRET\n\n\n\n");
+        assert_eq!((by_client.auth.client_id.as_deref(), by_client.auth.token_url.as_deref()), (Some("instep"), Some("/oauth2/token")));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use super::akeneo::Akeneo;
 use super::productive::Productive;
+use super::reso::Reso;
 use super::schema::{Key, Presence};
 use super::settings::SECTIONS;
-use super::source::{AKENEO_RESOURCES, Common, KIND, RESOURCES};
+use super::source::{AKENEO_RESOURCES, Common, KIND, RESO_RESOURCES, RESOURCES};
 use super::value::Value;
 
 const HEAD: &str = "\
@@ -26,6 +27,10 @@ const AKENEO_HEAD: &str = "
 # A PIM of Akeneo. Keys that every source may have (public_url, keep_deleted, brake …) are those above.
 ";
 
+const RESO_HEAD: &str = "
+# A server of the RESO Web API. Keys that every source may have are those above.
+";
+
 /// The text of the example file.
 #[must_use]
 pub fn text() -> String {
@@ -44,6 +49,11 @@ pub fn text() -> String {
     // What every kind has stands above.
     let keys = [&kind].into_iter().chain(Akeneo::KEYS).chain([&AKENEO_RESOURCES]);
     text.extend(keys.map(|key| lines(key, "# ")));
+    text.push_str(RESO_HEAD);
+    text.push_str("# [sources.mls]\n");
+    let kind = Key { presence: Presence::Required("\"reso\""), ..KIND };
+    let keys = [&kind].into_iter().chain(Reso::KEYS).chain([&RESO_RESOURCES]);
+    text.extend(keys.map(|key| lines(key, "# ")));
     text
 }
 
@@ -54,7 +64,11 @@ pub fn secrets(kind: &str) -> Vec<String> {
     for (name, keys) in SECTIONS {
         secrets_below(name, keys, &mut found);
     }
-    let own = if kind == "akeneo" { Akeneo::KEYS } else { Productive::KEYS };
+    let own = match kind {
+        "akeneo" => Akeneo::KEYS,
+        "reso" => Reso::KEYS,
+        _ => Productive::KEYS,
+    };
     for keys in [own, Common::KEYS] {
         secrets_below("sources.<name>", keys, &mut found);
     }

@@ -9,6 +9,7 @@ use url::Url;
 use super::akeneo::{self, Akeneo, AkeneoResource};
 use super::productive::Productive;
 use super::reader::{Context, Item, Table, suggestion};
+use super::reso::{self, Reso, ResoResource};
 use super::schema::{Key, Presence, default, optional, required, section, table};
 use super::value::{Value, confidential, days, if_set, seconds, within};
 
@@ -30,6 +31,8 @@ pub enum Connector {
     Productive(Box<Productive>),
     /// Akeneo PIM.
     Akeneo(Box<Akeneo>, BTreeMap<String, AkeneoResource>),
+    /// A server of the RESO Web API.
+    Reso(Box<Reso>, BTreeMap<String, ResoResource>),
 }
 
 impl Connector {
@@ -39,6 +42,7 @@ impl Connector {
         match self {
             Self::Productive(_) => "productive",
             Self::Akeneo(..) => "akeneo",
+            Self::Reso(..) => "reso",
         }
     }
 }
@@ -121,17 +125,24 @@ pub(super) const RESOURCES: Key = Key {
 /// The same for a PIM.
 pub(super) const AKENEO_RESOURCES: Key = Key { keys: AkeneoResource::KEYS, ..RESOURCES };
 
+/// The same for a server of the RESO Web API, where any name may be one.
+pub(super) const RESO_RESOURCES: Key = Key {
+    doc: " What to replicate: \"all\" (Property, Member, Office, Media and OpenHouse), a list of names, or a table with a table for each.\n",
+    keys: ResoResource::KEYS,
+    ..RESOURCES
+};
+
 /// Keys of kinds other than the one at hand, so that a key in the wrong source can be told from a misspelt one.
 const OTHER_KINDS: [(&str, &[&str]); 5] = [
     ("productive", &["organization", "manage_token", "feeds", "feed_poll", "signature_tolerance", "quota"]),
     ("akeneo", &["auth", "zone", "product_key", "ignore_authors", "events_api", "event_platform"]),
-    ("reso", &["root", "profile", "originating_system", "push"]),
+    ("reso", &["auth", "profile", "originating_system", "push", "push_resume", "metadata", "concurrent"]),
     ("shopify", &["shop", "api_version"]),
     ("declared", &["preset", "events"]),
 ];
 
 /// The kinds that can be configured.
-pub const KINDS: [&str; 2] = ["productive", "akeneo"];
+pub const KINDS: [&str; 3] = ["productive", "akeneo", "reso"];
 
 impl Source {
     /// The settings of a Productive source; none for any other kind.
@@ -139,7 +150,7 @@ impl Source {
     pub fn productive(&self) -> Option<&Productive> {
         match &self.connector {
             Connector::Productive(productive) => Some(productive),
-            Connector::Akeneo(..) => None,
+            Connector::Akeneo(..) | Connector::Reso(..) => None,
         }
     }
 
@@ -169,7 +180,7 @@ impl Source {
         let common = Common::read_keys(&table);
         if kind == "akeneo" {
             let settings = Akeneo::read_keys(&table);
-            let resources = read_resources(&table, &akeneo::RESOURCES, akeneo::misplaced);
+            let resources = read_resources(&table, &akeneo::RESOURCES, |_| false, akeneo::misplaced);
             table.finish(&OTHER_KINDS);
             let resources = resources?;
             return Some(Self {
@@ -178,8 +189,19 @@ impl Source {
                 connector: Connector::Akeneo(Box::new(settings?), resources),
             });
         }
+        if kind == "reso" {
+            let settings = Reso::read_keys(&table);
+            let resources = read_resources(&table, &reso::RESOURCES, reso::is_name, |_, _| None);
+            table.finish(&OTHER_KINDS);
+            let resources = resources?;
+            return Some(Self {
+                common: common?,
+                resources: reso::common(&resources),
+                connector: Connector::Reso(Box::new(settings?), resources),
+            });
+        }
         let productive = Productive::read_keys(&table);
-        let resources = read_resources(&table, &super::productive::RESOURCES, |_, _| None);
+        let resources = read_resources(&table, &super::productive::RESOURCES, |_| false, |_, _| None);
         table.finish(&OTHER_KINDS);
         Some(Self { common: common?, connector: Connector::Productive(Box::new(productive?)), resources: resources? })
     }
@@ -197,10 +219,11 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// `misplaced` says why a setting cannot be one of this resource.
+/// `may_be` knows further names; `misplaced` says why a setting cannot be one of this resource.
 fn read_resources<T: Value>(
     table: &Table<'_>,
     known: &'static [&'static str],
+    may_be: fn(&str) -> bool,
     misplaced: fn(&str, &T) -> Option<&'static str>,
 ) -> Option<BTreeMap<String, T>> {
     let Some(item) = table.item(RESOURCES.name) else {
@@ -211,7 +234,7 @@ fn read_resources<T: Value>(
         DeValue::Table(_) => {
             let table = item.table()?;
             let read = table.named().map(|(name, offset, resource)| {
-                let known = check_known(&resource.context, offset, &resource.path, name, known);
+                let known = check_known(&resource.context, offset, &resource.path, name, known, may_be);
                 let item = resource;
                 let resource = T::read(&item);
                 if let Some(reason) = resource.as_ref().and_then(|resource| misplaced(name, resource)) {
@@ -224,7 +247,7 @@ fn read_resources<T: Value>(
         DeValue::Array(_) => {
             let read = item.array("a list of names")?.into_iter().map(|item| {
                 let name = item.text("the name of a resource")?;
-                check_known(&item.context, item.value.span().start, &item.path, name, known)?;
+                check_known(&item.context, item.value.span().start, &item.path, name, known, may_be)?;
                 Some(name)
             });
             let names: Vec<&str> = collect_all(read)?;
@@ -234,8 +257,8 @@ fn read_resources<T: Value>(
     }
 }
 
-fn check_known(context: &Context<'_>, offset: usize, path: &str, name: &str, known: &[&str]) -> Option<()> {
-    if known.contains(&name) {
+fn check_known(context: &Context<'_>, offset: usize, path: &str, name: &str, known: &[&str], may_be: fn(&str) -> bool) -> Option<()> {
+    if known.contains(&name) || may_be(name) {
         return Some(());
     }
     context.mistake(offset, path, format!("unknown resource{}", suggestion(name, known.iter().copied())));

@@ -9,6 +9,7 @@ use super::value::Value;
 use super::*;
 
 mod akeneo;
+mod reso;
 
 const PMP: &str = r#"
 [sources.pmp]
@@ -175,8 +176,8 @@ fn missing_keys_are_asked_for_where_their_table_stands() {
 
 #[test]
 fn kinds_and_names_are_checked() {
-    let (line, _, key, message) = only_mistake("[sources.mls]\nkind = \"reso\"\nprofile = \"mlsgrid\"\n");
-    assert_eq!((line, key.as_str()), (2, "sources.mls.kind"));
+    let (line, _, key, message) = only_mistake("[sources.shop]\nkind = \"shopify\"\nshop = \"acme\"\n");
+    assert_eq!((line, key.as_str()), (2, "sources.shop.kind"));
     assert!(message.contains("not built into this version"), "{message}");
     let (.., message) = only_mistake("[sources.pmp]\nkind = \"productiv\"\n");
     assert_eq!(message, "unknown kind, did you mean `productive`?");

@@ -11,6 +11,7 @@ use crate::upstream::{self, ByteBudget, Credentials, Upstream};
 
 mod akeneo;
 mod productive;
+mod reso;
 
 /// Time for connecting to an upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,16 +42,9 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
     let kind = match &source.connector {
         Configured::Productive(productive) => productive::kind(config, source, productive)?,
         Configured::Akeneo(settings, resources) => akeneo::kind(&name, config, source, settings, resources)?,
+        Configured::Reso(settings, resources) => reso::kind(config, source, settings, resources)?,
     };
-    let options = upstream::Options {
-        root: kind.root,
-        also: kind.also,
-        response_max: config.limits.upstream_response.0,
-        responses_in_flight: budget,
-        connect_timeout: CONNECT_TIMEOUT.min(config.limits.upstream_timeout),
-        timeout: config.limits.upstream_timeout,
-    };
-    let upstream = Upstream::new(options, kind.credentials)?;
+    let upstream = upstream_of(config, kind.root, kind.also, budget, kind.credentials)?;
     let common = &source.common;
     let settings = Settings {
         linger: common.linger,
@@ -71,4 +65,46 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
         patience: PATIENCE,
     };
     Ok(Source::new(name, kind.connector, upstream, kind.scope, kind.limits, process, settings))
+}
+
+fn upstream_of(config: &Config, root: url::Url, also: Vec<url::Url>, budget: ByteBudget, by: Credentials) -> Result<Upstream, String> {
+    let options = upstream::Options {
+        root,
+        also,
+        response_max: config.limits.upstream_response.0,
+        responses_in_flight: budget,
+        connect_timeout: CONNECT_TIMEOUT.min(config.limits.upstream_timeout),
+        timeout: config.limits.upstream_timeout,
+    };
+    Upstream::new(options, by)
+}
+
+/// Asks an upstream what its resources look like: two requests at most, outside the limits that a running daemon keeps.
+///
+/// # Errors
+/// Says why there is no answer.
+pub async fn description(config: &Config, source: &config::Source) -> Result<String, String> {
+    let Configured::Reso(settings, _) = &source.connector else {
+        return Err(format!("a source of kind \"{}\" has no description to save", source.connector.kind()));
+    };
+    let kind = reso::bare(config, source, settings)?;
+    let budget = ByteBudget::new(config.limits.responses_in_flight.0);
+    let upstream = upstream_of(config, kind.root, kind.also, budget, kind.credentials)?;
+    let request = kind.connector.describe().ok_or("it has no description")?;
+    let texts = kind.connector.login_needs().iter().map(|which| upstream.credential(*which)).collect::<Result<Vec<_>, _>>();
+    let texts = texts.map_err(|error| error.to_string())?;
+    let session = match kind.connector.login(&texts, None) {
+        Some(login) => {
+            let answer = upstream.log_in(&login).await.map_err(|error| error.to_string())?;
+            Some(kind.connector.read_login(&answer).map_err(|error| error.to_string())?)
+        }
+        None => None,
+    };
+    let answer = upstream.send(&*kind.connector, session.as_ref(), &request).await.map_err(|error| error.to_string())?;
+    if answer.status != 200 {
+        return Err(format!("the server answered with status {}", answer.status));
+    }
+    let text = String::from_utf8(answer.body.to_vec()).map_err(|_| "the answer is no text".to_owned())?;
+    crate::connectors::reso::described(&text).map_err(|error| format!("the answer {error}"))?;
+    Ok(text)
 }

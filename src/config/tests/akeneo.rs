@@ -134,6 +134,7 @@ fn every_secret_is_known_by_its_type() {
 fn the_example_equals_the_defaults_and_holds_every_key() {
     let text = example::text();
     let (_, source) = text.split_once("# [sources.pim]\n").expect("the example has a source");
+    let (source, _) = source.split_once("\n\n").expect("another source follows");
     let source: String = source.lines().map(|line| format!("{}\n", line.strip_prefix("# ").expect("every line is commented"))).collect();
     let values = |config: &Config| -> Vec<(String, Option<String>)> {
         config.entries.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect()
