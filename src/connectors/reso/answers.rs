@@ -4,7 +4,8 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::cursor::{Place, link, link_header};
-use super::profile::Walk;
+use super::profile::{Replication, Walk};
+use super::requests::page_size;
 use super::{Reso, Table, stamps};
 use crate::connectors::{Asked, ListQuery, Page, ReadError, Record, ResourceSpec, Response, Unreadable, alone};
 use crate::model::document::{Json, Parsed, Shape, decode, raw_at, split_records};
@@ -61,7 +62,9 @@ fn listed(reader: &Reader<'_>, query: ListQuery<'_>, response: &Response, text: 
     };
     // Core 2.0.0 promises neither the comparison of texts nor an order by them: then links are walked, within the same pass.
     let by_key = profile.walk == Walk::Keys && query.since.is_none() && matches!(place, None | Some(Place::Key(_)));
-    if by_key && matches!(response.status, 400 | 501) {
+    // So is a vendor's own way of asking for everything.
+    let is_special = profile.replication != Replication::Plain && query.since.is_none() && place.is_none();
+    if by_key && matches!(response.status, 400 | 501) || is_special && matches!(response.status, 400 | 404 | 501) {
         return Ok(Page { records: Vec::new(), next: Some(Place::Walk.write()) });
     }
     failure(response, How::of(place.as_ref(), query))?;
@@ -71,7 +74,7 @@ fn listed(reader: &Reader<'_>, query: ListQuery<'_>, response: &Response, text: 
     } else if profile.walk == Walk::Keys && query.since.is_some() {
         after_stamp(place, query, text, &records)
     } else {
-        after_link(reader, place, response, text, &records)?
+        after_link(reader, (place, query), response, text, &records)?
     };
     Ok(Page { records, next: next.map(|place| place.write()) })
 }
@@ -117,7 +120,7 @@ fn after_stamp(place: Option<Place>, query: ListQuery<'_>, text: &str, records: 
 /// Where the link leads. A server without links (Core 2.0.0) has its rows counted instead.
 fn after_link(
     reader: &Reader<'_>,
-    place: Option<Place>,
+    (place, query): (Option<Place>, ListQuery<'_>),
     response: &Response,
     text: &str,
     records: &[Result<Record, Unreadable>],
@@ -125,6 +128,7 @@ fn after_link(
     if records.is_empty() {
         return Ok(None);
     }
+    let profile = reader.reso.options.profile;
     let link_of = |address: &str| link(reader.reso, &reader.table.name, address).map(|url| Some(Place::Link(url)));
     if let Some(address) = next_link(text)? {
         return link_of(&address);
@@ -135,6 +139,8 @@ fn after_link(
     let met = match place {
         Some(Place::Walk) => 0,
         Some(Place::Skip(met)) => met,
+        // To some `$top` is a page, to others all that is wanted: behind a full one nobody says that it was all.
+        None if profile.replication != Replication::Path && records.len() >= page_size(reader.reso, reader.table, query.halvings) => 0,
         // Whoever gives links gives none on the last page.
         Some(Place::Link(_) | Place::Key(_) | Place::Stamp(..)) | None => return Ok(None),
     };

@@ -100,11 +100,12 @@ pub(super) fn list(reso: &Reso, resource: &ResourceSpec, query: ListQuery<'_>) -
         _ if profile.walk == Walk::Keys => pairs.push(("$count", "true".to_owned())),
         _ => pairs.push(("$top", size.clone())),
     }
-    if profile.replication == Replication::Parameter && query.since.is_none() {
+    let replication = if matches!(place, Some(Place::Walk | Place::Skip(_))) { Replication::Plain } else { profile.replication };
+    if replication == Replication::Parameter && query.since.is_none() {
         pairs.push(("replication", "true".to_owned()));
     }
     pairs.extend(projection(reso, table));
-    let path = match profile.replication {
+    let path = match replication {
         Replication::Path => format!("{}/replication", table.name),
         Replication::Plain | Replication::Parameter => table.name.clone(),
     };

@@ -140,5 +140,10 @@ fn vendors_lead_by_links_in_the_body_or_a_header() {
     let headers = vec![("link".to_owned(), "<https://mls.example.test/odata/Property/replication?next=7>; rel=\"next\"".to_owned())];
     let next = read(&bridge, page(None, None), &Response { headers, ..records(&[("a", T1)], "") });
     assert_eq!(next, Ok(Some("link:https://mls.example.test/odata/Property/replication?next=7".into())));
-    assert_eq!(read(&bridge, page(None, None), &answer(400, "")), Err(ReadError::Refused(400)), "there is no other way");
+    assert_eq!(read(&bridge, page(None, None), &answer(404, "")), Ok(Some("walk:".into())), "there is a plainer way");
+    assert!(list(&bridge, "Property", page(None, Some("walk:"))).starts_with("https://mls.example.test/odata/Property?"));
+    assert_eq!(read(&grid, page(None, None), &answer(400, "")), Err(ReadError::Refused(400)), "there is no other way");
+    let full: Vec<(String, &str)> = (0..1_000).map(|n| (format!("p{n}"), T1)).collect();
+    let full: Vec<(&str, &str)> = full.iter().map(|(key, stamp)| (key.as_str(), *stamp)).collect();
+    assert_eq!(read(&grid, page(None, None), &records(&full, "")), Ok(Some("skip:1000".into())), "to some `$top` is all that is wanted");
 }
