@@ -12,3 +12,4 @@ mod testing;
 
 pub mod akeneo;
 pub mod productive;
+pub mod reso;

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::{EX_SOFTWARE, EX_UNAVAILABLE, complain, runtime};
-use crate::sandbox::{akeneo, productive};
+use crate::sandbox::{akeneo, productive, reso};
 
 /// Arguments of `instep sandbox`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  instep sandbox productive --port 8720 --entities 5000\n  instep sandbox akeneo --port 8721 --zone-offset-minutes 60\n  curl http://127.0.0.1:8720/__sandbox/report"
+    after_help = "Examples:\n  instep sandbox productive --port 8720 --entities 5000\n  instep sandbox akeneo --port 8721 --zone-offset-minutes 60\n  instep sandbox reso --port 8722 --profile mlsgrid\n  curl http://127.0.0.1:8720/__sandbox/report"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -24,6 +24,8 @@ enum Kind {
     Productive(Box<productive::Options>),
     /// An Akeneo PIM with both of its event systems
     Akeneo(Box<akeneo::Options>),
+    /// A RESO producer: OData, EntityEvents and their push
+    Reso(Box<reso::Options>),
 }
 
 /// Serves until it is killed.
@@ -37,6 +39,10 @@ pub fn run(args: &Args) -> ExitCode {
             Kind::Akeneo(options) => {
                 let listener = listen(options.port, "").await?;
                 akeneo::serve((**options).clone(), listener).await.map_err(std::io::Error::other)
+            }
+            Kind::Reso(options) => {
+                let listener = listen(options.port, "odata/").await?;
+                reso::serve((**options).clone(), listener).await.map_err(std::io::Error::other)
             }
         }
     };

@@ -27,6 +27,15 @@ pub(super) struct Receiver {
 
 impl Receiver {
     pub(super) async fn new(script: Vec<u16>) -> Self {
+        Self::scripted(script, None).await
+    }
+
+    /// One that answers 429 once, and says when to come again.
+    pub(super) async fn refusing(retry_after: &'static str) -> Self {
+        Self::scripted(vec![429], Some(retry_after)).await
+    }
+
+    async fn scripted(script: Vec<u16>, retry_after: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/hooks", listener.local_addr().expect("an address"));
         let (sender, deliveries) = mpsc::unbounded_channel();
@@ -45,8 +54,11 @@ impl Receiver {
                             let status = script.lock().expect("no panic").next().unwrap_or(200);
                             // The test may have seen enough.
                             let _ = sender.send((parts.headers, body));
-                            let answer = Response::builder().status(status).body(Full::new(Bytes::new())).expect("a status");
-                            Ok::<_, Infallible>(answer)
+                            let mut answer = Response::builder().status(status);
+                            if let Some(says) = retry_after.filter(|_| status == 429) {
+                                answer = answer.header("retry-after", says);
+                            }
+                            Ok::<_, Infallible>(answer.body(Full::new(Bytes::new())).expect("a status"))
                         }
                     });
                     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;

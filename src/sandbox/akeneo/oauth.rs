@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::options::{Options, micros};
 use super::query::Refusal;
 use crate::sandbox::dice::mix;
+use crate::sandbox::wire::base64;
 
 /// Tokens that were handed out, with the instants at which they end.
 #[derive(Debug, Default)]
@@ -75,30 +76,9 @@ impl Tokens {
     }
 }
 
-/// Base64 with padding.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let three = chunk.iter().chain([&0, &0]).take(3).fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
-        for place in 0..4 {
-            let sign = if place <= chunk.len() { ALPHABET[three >> (18 - 6 * place) & 63] } else { b'=' };
-            text.push(char::from(sign));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
 
     #[test]
     fn a_refresh_token_works_once() {

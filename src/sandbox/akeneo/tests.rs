@@ -8,9 +8,9 @@ mod reads;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::oauth::base64;
 use super::{Handle, Options, start};
 use crate::sandbox::testing::{PATIENCE, Receiver};
+use crate::sandbox::wire::base64;
 
 /// A sandbox and a client of it.
 struct Bench {
