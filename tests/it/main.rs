@@ -25,6 +25,7 @@ mod large_pages;
 mod long_reader;
 mod lost_view;
 mod memory;
+mod mls;
 mod neighbours;
 mod one_daemon;
 mod orders;

@@ -16,6 +16,7 @@ pub(crate) mod database;
 pub(crate) mod hostile;
 pub(crate) mod latency;
 pub(crate) mod load;
+pub(crate) mod mls;
 pub(crate) mod notify;
 pub(crate) mod own_server;
 pub(crate) mod pace;
@@ -29,6 +30,7 @@ pub(crate) mod universe;
 
 pub(crate) use database::{Database, Engine};
 pub(crate) use load::Load;
+pub(crate) use mls::Mls;
 pub(crate) use notify::Notify;
 pub(crate) use own_server::OwnServer;
 pub(crate) use pace::Paced;
