@@ -66,8 +66,8 @@ impl Store {
         let announced = announced.clone().and_where(Expr::cust("announced_delete")).take();
         standing.column("key").and_where(Expr::col("key").not_in_subquery(announced));
         if let Some(parent) = parent {
-            let gone = Query::select().column("key").from("instep_entity").and_where(of_resource(source, parent)).take();
-            let gone = gone.clone().and_where(Expr::cust("deleted_at is not null")).take();
+            let mut gone = Query::select();
+            gone.column("key").from("instep_entity").and_where(of_resource(source, parent)).and_where(Expr::cust("deleted_at is not null"));
             standing.and_where(Expr::col("parent").is_null().or(Expr::col("parent").not_in_subquery(gone)));
         }
         if !except.is_empty() {
