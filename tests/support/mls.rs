@@ -73,6 +73,25 @@ pub(crate) async fn truth(universe: &Universe, resource: &str, key: &str) -> BTr
     }
 }
 
+/// Where the replica of a resource differs from what the producer shows.
+async fn differences_of(universe: &Universe, resource: &str, truth: &BTreeMap<String, Value>) -> Result<Vec<String>, String> {
+    let held = universe.replica(&format!("mls_{}", resource.to_lowercase())).await?;
+    Ok(differences(truth, &held, |key, record, held| match record == held {
+        true => Vec::new(),
+        false => vec![format!("{key}: {record} upstream, {held} here")],
+    }))
+}
+
+/// How many records differ at this moment.
+pub(crate) async fn differences_now(universe: &Universe) -> usize {
+    let mut n = 0;
+    for (resource, key) in KEYS {
+        let truth = truth(universe, resource, key).await;
+        n += differences_of(universe, resource, &truth).await.expect("the replica can be read").len();
+    }
+    n
+}
+
 /// Waits until the replica holds exactly what the producer shows; how many records that is.
 pub(crate) async fn in_step(universe: &Universe, deadline: Duration) -> usize {
     let mut n = 0;
@@ -80,11 +99,7 @@ pub(crate) async fn in_step(universe: &Universe, deadline: Duration) -> usize {
         let truth = truth(universe, resource, key).await;
         n += truth.len();
         eventually("the replica of the producer is in step", deadline, async || {
-            let held = universe.replica(&format!("mls_{}", resource.to_lowercase())).await?;
-            let compare = |key: &str, record: &Value, held: &Value| {
-                if record == held { vec![] } else { vec![format!("{key}: {record} upstream, {held} here")] }
-            };
-            match differences(&truth, &held, compare).as_slice() {
+            match differences_of(universe, resource, &truth).await?.as_slice() {
                 [] => Ok(()),
                 found => Err(format!("{resource}: {} differences; {}", found.len(), found[0])),
             }
