@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::keeper::HooksError;
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::connectors::{Inviting, bearer};
+use crate::connectors::{Inviting, bearer, signature};
 use crate::store::{self, Fence, Invited};
 
 impl Source {
@@ -31,7 +31,7 @@ impl Source {
         let Some(inviting) = self.connector.inviting() else { return Err(HooksError::Invitation("nobody is invited".into())) };
         let url = self.target(inviting.route);
         let url = url.ok_or(HooksError::Configuration("public_url is not set: there is no address that a sender could be told"))?;
-        let (id, token) = (hex(&rand::random::<[u8; 4]>()), hex(&rand::random::<[u8; 32]>()));
+        let (id, token) = (signature::hex(&rand::random::<[u8; 4]>()), signature::hex(&rand::random::<[u8; 32]>()));
         match self.store.put_invitation(fence, &id, inviting.route, &bearer::digest(&token)).await? {
             Invited::Made => Ok(shown(self.name.as_str(), &id, &url, &token, &inviting)),
             Invited::Full(live) => {
@@ -67,10 +67,6 @@ fn shown(source: &str, id: &str, url: &str, token: &str, inviting: &Inviting) ->
     json!({ "source": source, "id": id, "url": url, "header": inviting.header, "value": value, "token": token, "label": label })
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -85,7 +81,7 @@ mod tests {
             scheme: "Bearer",
             label: Some(("EntityEventSource", "mls".to_owned())),
         };
-        let token = hex(&[7; 32]);
+        let token = signature::hex(&[7; 32]);
         let shown = shown("mls", "1", "https://h.example/hooks/mls/entity-events", &token, &inviting);
         assert_eq!(bearer::token(shown["value"].as_str().expect("a header's value")), Some(token.as_str()));
         assert_eq!(shown["label"], json!({ "header": "EntityEventSource", "value": "mls" }));

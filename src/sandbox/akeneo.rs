@@ -38,7 +38,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -46,17 +46,8 @@ use tokio::net::TcpListener;
 pub use self::options::{Faults, Options};
 use self::state::State;
 use crate::clock::Clock;
-
-/// Why a sandbox could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The port is taken or may not be used.
-    #[error("cannot listen: {0}")]
-    Listen(#[from] std::io::Error),
-    /// The client for deliveries could not be made.
-    #[error("cannot make the client for deliveries: {0}")]
-    Client(#[from] reqwest::Error),
-}
+use crate::sandbox::handle::root;
+use crate::sandbox::{Error, Handle};
 
 /// Serves a fake PIM on `listener`. Ends only when dropped; everything it spawned ends with it.
 ///
@@ -69,35 +60,6 @@ pub async fn serve(options: Options, listener: TcpListener) -> Result<(), Error>
     Ok(())
 }
 
-/// A running sandbox; it ends when this is dropped.
-#[derive(Debug)]
-pub struct Handle {
-    /// Where it listens: the root of `/api/`, `/event-platform/` and `/__sandbox/`.
-    pub addr: SocketAddr,
-    state: Arc<State>,
-}
-
-impl Handle {
-    /// Ends the sandbox and waits until its tasks are gone.
-    pub async fn stop(self) {
-        self.state.stop.cancel();
-        self.state.tasks.close();
-        self.state.tasks.wait().await;
-    }
-
-    /// `http://127.0.0.1:port`.
-    #[must_use]
-    pub fn url(&self) -> String {
-        root(self.addr)
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.state.stop.cancel();
-    }
-}
-
 /// Starts a sandbox on the loopback address and `options.port`, inside the current runtime.
 ///
 /// # Errors
@@ -107,11 +69,7 @@ pub async fn start(options: Options) -> Result<Handle, Error> {
     let addr = listener.local_addr()?;
     let state = State::new(options, Clock::system(), root(addr))?;
     state.tasks.spawn(run(Arc::clone(&state), listener));
-    Ok(Handle { addr, state })
-}
-
-fn root(addr: SocketAddr) -> String {
-    format!("http://{addr}")
+    Ok(Handle { addr, stop: state.stop.clone(), tasks: state.tasks.clone() })
 }
 
 async fn run(state: Arc<State>, listener: TcpListener) {

@@ -9,9 +9,9 @@
 //! - A *removed* parent is one witness of its children's absence; whether that counts as announced is the parent's own. Children are
 //!   never removed with it: they may have moved, and the event that said so may be lost. Only direct children are marked; theirs are
 //!   when they go themselves.
-//! - A *changed* parent reaches only resources that inherit from it ([`crate::connectors::ResourceSpec::inherits`]). It marks descendants, not only children: what is inherited reaches a grandchild through a record that does not
-//!   change itself. So a page also notes a cascade for each child that has children, one deeper, down to [`DEPTH_MAX`], where a cycle
-//!   of garbage ends.
+//! - A *changed* parent reaches only resources that inherit from it ([`crate::connectors::ResourceSpec::inherits`]). It marks
+//!   descendants, not only children: what is inherited reaches a grandchild through a record that does not change itself. So a page
+//!   also notes a cascade for each child that has children, one deeper, down to [`DEPTH_MAX`], where a cycle of garbage ends.
 //! - Cascades of one parent coalesce. One that is met while it is under way goes round once more after its end (`again_depth`),
 //!   behind the others, so that a parent that changes without end starves nobody.
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Database, Mls, Universe, eventually, mls, on_both};
 
@@ -11,7 +11,8 @@ on_both!(
     the_log_alone_loses_nothing_that_becomes_visible_late,
     without_overlap_what_becomes_visible_late_is_lost,
     a_log_that_is_compacted_while_it_is_walked_loses_nothing,
-    passes_alone_keep_it_in_step
+    passes_alone_keep_it_in_step,
+    who_is_invited_is_let_in_until_that_is_revoked,
 );
 
 const SOON: Duration = Duration::from_secs(60);
@@ -35,8 +36,12 @@ async fn pushes_alone_keep_it_in_step(database: Database) {
     let universe = Mls { source, sandbox }.started(database).await;
     mls::subscribe(&universe).await;
     let n = work(&universe).await;
-    let told = universe.database.number("select count(*) as n from instep_changes where learned_by = 'mark'").await;
-    assert!(n > 0 && told > 0 && refusals(&universe).await == 0);
+    let faults = universe.sandbox.report().await["faults"].clone();
+    for fault in ["push_duplicated", "push_reordered"] {
+        assert!(faults[fault]["count"].as_u64().is_some_and(|count| count > 0), "{fault}: {faults}");
+    }
+    assert_eq!(universe.sandbox.reads("EntityEvent").await, 0, "the log is not asked");
+    assert_eq!(refusals(&universe).await, 0);
     println!("mls {:?}: {CHANGES} changes by pushes alone: {n} records in step, 0 refusals", universe.database.engine);
 }
 
@@ -98,4 +103,35 @@ async fn passes_alone_keep_it_in_step(database: Database) {
     let n = work(&universe).await;
     assert!(n > 0 && refusals(&universe).await == 0);
     println!("mls {:?}: {CHANGES} changes by passes alone: {n} records in step, 0 refusals", universe.database.engine);
+}
+
+/// What `instep hooks` says, as JSON; `None` where it ends with an error.
+fn hooks(universe: &Universe, arguments: &[&str]) -> Option<Value> {
+    let output = universe.verb(&[&["hooks"], arguments, &["--json"]].concat());
+    output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+async fn who_is_invited_is_let_in_until_that_is_revoked(database: Database) {
+    let universe = Mls { source: "events = { read = \"no\" }\npasses = false", sandbox: Vec::new() }.started(database).await;
+    let invited = hooks(&universe, &["invite", "mls"]).expect("the first");
+    let (id, token) = (invited["id"].as_str().expect("an id"), invited["token"].as_str().expect("a token"));
+    hooks(&universe, &["invite", "mls"]).expect("the one that is to take its place");
+    assert!(hooks(&universe, &["invite", "mls"]).is_none(), "no third one");
+    let listed = hooks(&universe, &["list", "mls"]).expect("they are listed").to_string();
+    assert!(listed.contains(id) && !listed.contains(token), "{listed}");
+    let event = json!({ "EntityEventSequence": 1, "ResourceName": "Member", "ResourceRecordKey": "nobody" });
+    let deliver = async |token: &str, media_type: &str, body: String| {
+        let url = invited["url"].as_str().expect("an address");
+        let request = universe.client.post(url).header("authorization", format!("Bearer {token}")).header("content-type", media_type);
+        let answer = request.body(body).send().await.expect("an answer");
+        let challenges = answer.headers().get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
+        (answer.status().as_u16(), challenges.map(ToOwned::to_owned).collect::<Vec<_>>())
+    };
+    assert_eq!(deliver(token, "application/json", event.to_string()).await.0, 200);
+    assert_eq!(deliver(token, "text/plain", event.to_string()).await.0, 415);
+    assert_eq!(deliver(token, "application/json", "[]".to_owned()).await.0, 400);
+    let stranger = deliver(&token.to_uppercase(), "text/plain", "[]".to_owned()).await;
+    assert_eq!(stranger, (401, vec!["Bearer realm=\"instep\"".to_owned(), "Signature".to_owned()]), "a stranger learns nothing else");
+    hooks(&universe, &["invite", "mls", "--revoke", id]).expect("it is ended");
+    assert_eq!(deliver(token, "application/json", event.to_string()).await, stranger);
 }

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::{GIVEN_UP_REST, Reconciler};
 use crate::actors::ask::{Answer, AskError};
 use crate::clock::Timestamp;
-use crate::connectors::{FeedPage, FeedPosition, FeedRow, FeedSpec, ReadError, Response};
+use crate::connectors::{FeedPage, FeedPosition, FeedRow, FeedSpec, ReadError, Response, signature};
 use crate::model::ResourceName;
 use crate::quota::Class;
 use crate::reconcile::{LogPage, LogPosition, LogProbe, LogTurn, floor};
@@ -197,7 +195,8 @@ impl Reconciler {
             let observed = Observed { entity: event.entity.clone(), what: What::Event(event), delivery: None };
             (!is_noted).then_some(observed)
         };
-        let unreadable = unreadable.into_iter().filter_map(Result::err).map(|row| (digest(&row.raw), row));
+        // A row that has no number is known by its bytes.
+        let unreadable = unreadable.into_iter().filter_map(Result::err).map(|row| (signature::digest(&[&row.raw]), row));
         let unreadable: Vec<_> = unreadable.collect();
         let ids: Vec<String> = unreadable.iter().map(|(id, _)| id.clone()).collect();
         let seen = source.store.feed_seen(&source.name, feed.name, &ids).await?;
@@ -222,11 +221,6 @@ impl Reconciler {
             return Ok(());
         }
     }
-}
-
-/// Identifies a row that has no number that can be read.
-fn digest(raw: &[u8]) -> String {
-    Sha256::digest(raw).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A step that loses nothing and completes nothing.

@@ -1,7 +1,6 @@
 //! `/__sandbox/…`: what the demo and the tests do to the fake PIM behind the client's back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 use serde::Deserialize;
@@ -16,15 +15,13 @@ use super::server::Answer;
 use super::state::{Inner, State};
 use super::subscribe::{self, Subscribing};
 use super::world::Record;
+use crate::sandbox::control::{self, Failure, Tampering, read};
 use crate::sandbox::dice::Dice;
-
-/// Lines of the log of changes in one answer.
-const CHANGES_MAX: usize = 10_000;
 
 pub(super) async fn answer(state: &Arc<State>, method: &Method, verb: &str, query: &str, body: &[u8]) -> Answer {
     let result = match (method, verb) {
         (&Method::GET, "report") => Ok(state.inner().report(state.now_us())),
-        (&Method::GET, "changes") => Ok(changes(&state.inner(), query)),
+        (&Method::GET, "changes") => Ok(control::changes(&state.inner().changes, query, |change, n| change.line(n))),
         (&Method::GET, "churn") => Ok(state.inner().churn.status()),
         (&Method::GET, "faults") => Ok(json!(state.inner().injector.faults)),
         (&Method::GET, "subscription") => Ok(subscribe::shown(&state.inner())),
@@ -36,27 +33,17 @@ pub(super) async fn answer(state: &Arc<State>, method: &Method, verb: &str, quer
             Ok(asked) => subscription(state, asked).await,
             Err(error) => Err(error),
         },
-        (&Method::POST, "quiesce") => match read(body) {
-            Ok(asked) => quiesce(state, &asked).await,
-            Err(error) => Err(error),
-        },
+        (&Method::POST, "quiesce") => {
+            let now = || {
+                let inner = state.inner();
+                (inner.churn.running, inner.waiting())
+            };
+            control::quiesce(state.clock, read(body), now).await
+        }
         (&Method::POST, "create" | "update" | "delete" | "restore") => read(body).and_then(|asked| one(state, verb, &asked)),
         _ => return Answer::json(404, &json!({ "error": "no such control" })),
     };
     result.map_or_else(|error| Answer::json(error.0, &json!({ "error": error.1 })), |value| Answer::json(200, &value))
-}
-
-type Failure = (u16, String);
-
-fn read<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Failure> {
-    let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| (400, error.to_string()))
-}
-
-fn changes(inner: &Inner, query: &str) -> Value {
-    let after = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "after").and_then(|(_, value)| value.parse().ok());
-    let after: usize = after.unwrap_or(0);
-    inner.changes.iter().enumerate().skip(after).take(CHANGES_MAX).map(|(index, change)| change.line(index + 1)).collect()
 }
 
 fn set_faults(state: &State, patch: &Map<String, Value>) -> Result<Value, Failure> {
@@ -83,14 +70,6 @@ fn start_churn(state: &Arc<State>, job: Job) -> Result<Value, Failure> {
 /// A resource that changes.
 fn changing(name: &str) -> Result<R, Failure> {
     R::records().find(|resource| resource.spec().name == name).ok_or_else(|| (404, format!("no resource {name}")))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tampering {
-    records: usize,
-    #[serde(default)]
-    seed: u64,
 }
 
 fn tamper(state: &State, asked: &Tampering) -> Value {
@@ -124,36 +103,6 @@ async fn subscription(state: &Arc<State>, asked: Subscribing) -> Result<Value, F
         shown["events_api"]["probe_status"] = events_api::probe(state).await.into();
     }
     Ok(shown)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Quiesce {
-    #[serde(default = "quiesce_timeout_ms")]
-    timeout_ms: u64,
-}
-
-fn quiesce_timeout_ms() -> u64 {
-    30_000
-}
-
-/// Waits until the churn has ended and no event or notification is queued, delayed, in flight or to be tried again.
-async fn quiesce(state: &State, asked: &Quiesce) -> Result<Value, Failure> {
-    let begin = state.clock.monotonic();
-    loop {
-        let (running, waiting) = {
-            let inner = state.inner();
-            (inner.churn.running, inner.waiting())
-        };
-        let waited = state.clock.monotonic() - begin;
-        if !running && waiting == 0 {
-            return Ok(json!({ "quiet": true, "waited_ms": waited.as_millis() as u64 }));
-        }
-        if waited >= Duration::from_millis(asked.timeout_ms) {
-            return Err((504, format!("not quiet: churn running {running}, deliveries waiting {waiting}")));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[derive(Deserialize)]

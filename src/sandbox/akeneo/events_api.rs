@@ -10,11 +10,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::acks::Acks;
 use super::changes::{Happening, Operation, System};
 use super::invent;
-use super::options::{Faults, Options, micros};
+use super::options::{Faults, Options};
 use super::render::{Format, Renderer, php};
 use super::signature;
 use super::state::{Inner, State};
 use crate::sandbox::faults::Injector;
+use crate::sandbox::micros;
 
 #[derive(Clone, Debug)]
 struct Event {

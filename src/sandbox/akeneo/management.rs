@@ -5,10 +5,11 @@
 
 use serde_json::{Value, json};
 
-use super::options::{Options, micros};
+use super::options::Options;
 use super::platform::{Platform, Subscriber, Subscription, Target};
 use super::query::Refusal;
 use crate::clock::Timestamp;
+use crate::sandbox::micros;
 
 const SUBSCRIBERS_MAX: usize = 20;
 const SUBSCRIPTIONS_MAX: usize = 20;

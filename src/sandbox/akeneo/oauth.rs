@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::options::{Options, micros};
+use super::options::Options;
 use super::query::Refusal;
 use crate::sandbox::dice::mix;
+use crate::sandbox::micros;
 use crate::sandbox::wire::base64;
 
 /// Tokens that were handed out, with the instants at which they end.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::faults::Shares;
+use crate::sandbox::micros;
 
 /// Everything that can be chosen when a sandbox starts. Limits, timeouts and retries default to what the vendor's contract says.
 #[derive(Clone, Debug, clap::Args)]
@@ -289,11 +290,6 @@ impl Faults {
     pub(super) fn lag_us(&self) -> Option<i64> {
         (self.index_lag_ms > 0).then(|| micros(self.index_lag_ms))
     }
-}
-
-/// Microseconds of milliseconds, saturating.
-pub(super) fn micros(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX / 1000).saturating_mul(1000)
 }
 
 #[cfg(test)]

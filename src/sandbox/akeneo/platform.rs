@@ -10,8 +10,9 @@ use super::changes::{Happening, System};
 use super::cloud_event;
 use super::invent;
 use super::moment;
-use super::options::{Faults, Options, micros};
+use super::options::{Faults, Options};
 use crate::sandbox::faults::Injector;
+use crate::sandbox::micros;
 
 /// Deliveries of one subscription at a time.
 const IN_FLIGHT_MAX: usize = 64;

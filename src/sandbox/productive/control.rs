@@ -1,59 +1,47 @@
 //! `/__sandbox/…`: what the demo and the tests do to the fake organisation behind the client's back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::catalog::Collection as C;
-use super::changes::Operation;
+use super::changes::{Change, Operation};
 use super::churn::{self, Job};
 use super::dice::Dice;
 use super::seed::draft;
 use super::server::Answer;
 use super::state::{Inner, State};
-
-/// Lines of the log of changes in one answer.
-const CHANGES_MAX: usize = 10_000;
+use crate::sandbox::control::{self, Failure, Tampering, read};
 
 pub(super) async fn answer(state: &Arc<State>, method: &Method, verb: &str, query: &str, body: &[u8]) -> Answer {
     let result = match (method, verb) {
         (&Method::GET, "report") => Ok(state.inner().report(state.now_us())),
-        (&Method::GET, "changes") => Ok(changes(&state.inner(), query)),
+        (&Method::GET, "changes") => Ok(control::changes(&state.inner().changes, query, line)),
         (&Method::GET, "churn") => Ok(state.inner().churn.status()),
         (&Method::GET, "faults") => Ok(json!(state.inner().injector.faults)),
         (&Method::POST, "faults") => read::<Map<String, Value>>(body).and_then(|patch| set_faults(state, &patch)),
         (&Method::POST, "churn") => read(body).and_then(|job| start_churn(state, job)),
         (&Method::POST, "tamper") => read(body).map(|asked| tamper(state, &asked)),
-        (&Method::POST, "quiesce") => match read(body) {
-            Ok(asked) => quiesce(state, &asked).await,
-            Err(error) => Err(error),
-        },
+        (&Method::POST, "quiesce") => {
+            let now = || {
+                let inner = state.inner();
+                (inner.churn.running, inner.outbox.waiting())
+            };
+            control::quiesce(state.clock, read(body), now).await
+        }
         (&Method::POST, "create" | "update" | "delete" | "restore") => read(body).and_then(|asked| one(state, verb, &asked)),
         _ => return Answer::json(404, &json!({ "error": "no such control" })),
     };
     result.map_or_else(|error| Answer::json(error.0, &json!({ "error": error.1 })), |value| Answer::json(200, &value))
 }
 
-type Failure = (u16, String);
-
-fn read<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Failure> {
-    let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| (400, error.to_string()))
-}
-
-fn changes(inner: &Inner, query: &str) -> Value {
-    let after = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "after").and_then(|(_, value)| value.parse().ok());
-    let after: usize = after.unwrap_or(0);
-    let lines = inner.changes.iter().enumerate().skip(after).take(CHANGES_MAX).map(|(index, change)| {
-        json!({
-            "n": index + 1, "collection": change.collection.spec().name, "id": change.id.to_string(), "operation": change.operation,
-            "at_us": change.at_us, "settled_at_us": change.settled_at_us,
-        })
-    });
-    lines.collect()
+fn line(change: &Change, n: usize) -> Value {
+    json!({
+        "n": n, "collection": change.collection.spec().name, "id": change.id.to_string(), "operation": change.operation,
+        "at_us": change.at_us, "settled_at_us": change.settled_at_us,
+    })
 }
 
 fn set_faults(state: &State, patch: &Map<String, Value>) -> Result<Value, Failure> {
@@ -76,14 +64,6 @@ fn start_churn(state: &Arc<State>, job: Job) -> Result<Value, Failure> {
     Ok(status)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tampering {
-    records: usize,
-    #[serde(default)]
-    seed: u64,
-}
-
 fn tamper(state: &State, asked: &Tampering) -> Value {
     let mut inner = state.inner();
     let mut dice = Dice::new(state.options.seed ^ asked.seed);
@@ -91,36 +71,6 @@ fn tamper(state: &State, asked: &Tampering) -> Value {
     let records: Vec<Value> =
         tampered.iter().map(|(collection, id)| json!({ "collection": collection.spec().name, "id": id.to_string() })).collect();
     json!({ "records": records })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Quiesce {
-    #[serde(default = "quiesce_timeout_ms")]
-    timeout_ms: u64,
-}
-
-fn quiesce_timeout_ms() -> u64 {
-    30_000
-}
-
-/// Waits until the churn has ended and no delivery is queued, delayed, in flight or to be tried again.
-async fn quiesce(state: &State, asked: &Quiesce) -> Result<Value, Failure> {
-    let begin = state.clock.monotonic();
-    loop {
-        let (running, waiting) = {
-            let inner = state.inner();
-            (inner.churn.running, inner.outbox.waiting())
-        };
-        let waited = state.clock.monotonic() - begin;
-        if !running && waiting == 0 {
-            return Ok(json!({ "quiet": true, "waited_ms": waited.as_millis() as u64 }));
-        }
-        if waited >= Duration::from_millis(asked.timeout_ms) {
-            return Err((504, format!("not quiet: churn running {running}, deliveries waiting {waiting}")));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 #[derive(Deserialize)]

@@ -245,7 +245,7 @@ impl Faults {
     /// How long ago the state is that a read shows.
     pub(super) fn lag_us(&self, by_key: bool) -> Option<i64> {
         let shown = self.read_lag_ms > 0 && (!by_key || self.read_lag_all);
-        shown.then(|| i64::try_from(self.read_lag_ms).unwrap_or(i64::MAX / 1000).saturating_mul(1000))
+        shown.then(|| crate::sandbox::micros(self.read_lag_ms))
     }
 }
 

@@ -297,11 +297,6 @@ impl Shares for Faults {
     }
 }
 
-/// Microseconds of milliseconds, saturating.
-pub(super) fn micros(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX / 1000).saturating_mul(1000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

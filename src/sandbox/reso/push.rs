@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::events::Log;
-use super::options::{Options, micros};
+use super::options::Options;
 use super::retry_after;
 use super::state::State;
+use crate::sandbox::micros;
 
 const CONTEXT: &str = "urn:reso:metadata:2.0:resource:entityevent";
 

@@ -223,7 +223,7 @@ async fn structure_is_filtered_by_its_date_although_it_does_not_tell_it() {
     let before = Timestamp::parse("2020-01-01T00:00:00Z").expect("an instant");
     let all = bench.search("families?limit=100", json!({ "updated": [{ "operator": ">", "value": before.to_string() }] })).await;
     assert_eq!(all.len(), items(&seen.body).len());
-    let yesterday = bench.sandbox.state.clock.now().minus(std::time::Duration::from_secs(86_400));
+    let yesterday = crate::clock::Clock::system().now().minus(std::time::Duration::from_secs(86_400));
     let changed = bench.search("families?limit=100", json!({ "updated": [{ "operator": ">", "value": yesterday.to_string() }] })).await;
     assert_eq!(changed.iter().map(|family| text(&family["code"])).collect::<Vec<_>>(), ["family_2"]);
 }
