@@ -31,7 +31,7 @@ pub(super) async fn answer(state: &Arc<State>, method: &Method, verb: &str, quer
             };
             control::quiesce(state.clock, read(body), now).await
         }
-        (&Method::POST, "create" | "update" | "delete" | "restore") => read(body).and_then(|asked| one(state, verb, &asked)),
+        (&Method::POST, "create" | "update" | "archive" | "delete" | "restore") => read(body).and_then(|asked| one(state, verb, &asked)),
         _ => return Answer::json(404, &json!({ "error": "no such control" })),
     };
     result.map_or_else(|error| Answer::json(error.0, &json!({ "error": error.1 })), |value| Answer::json(200, &value))
@@ -126,6 +126,10 @@ fn change(inner: &mut Inner, verb: &str, collection: C, id: u32, asked: &One, no
         ("delete", true) => inner.delete(collection, id, now_us),
         ("delete", false) => inner.world.remove(collection, id, now_us).is_some(),
         ("restore", _) => inner.restore(collection, id, now_us),
+        ("archive", _) => inner.edit(collection, id, now_us, |record, _| {
+            record.ended_us = now_us;
+            Some(Operation::Archive)
+        }),
         (_, true) => inner.edit(collection, id, now_us, |record, _| {
             Inner::assign(record, collection, asked.attributes.as_ref(), asked.relationships.as_ref());
             Some(Operation::Update)
