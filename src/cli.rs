@@ -15,13 +15,17 @@ pub mod check;
 pub mod coverage;
 pub mod decode;
 pub mod demo;
+pub mod gaps;
 pub mod hooks;
 pub mod init;
 pub mod metadata;
 pub mod migrate;
+pub mod quarantine;
+pub mod reconcile;
 pub mod run;
 pub mod sandbox;
 pub mod status;
+pub mod undelete;
 
 /// sysexits: what was asked for makes no sense.
 pub const EX_USAGE: u8 = 64;
@@ -67,6 +71,14 @@ enum Verb {
     Status(status::Args),
     /// Show which way of events told what, and what only passes found
     Coverage(coverage::Args),
+    /// Show the periods in which deliveries may have been lost, or open one
+    Gaps(gaps::Args),
+    /// Compare with the upstream now instead of at its time, and watch how it goes
+    Reconcile(reconcile::Args),
+    /// Take a removed record back if the upstream shows it
+    Undelete(undelete::Args),
+    /// Show what could not be processed, try it again or give it up
+    Quarantine(quarantine::Args),
     /// Bring the store's schema up to date without running
     Migrate(migrate::Args),
     /// Prove the main job on a fake organisation: hooks only, passes only, both with faults
@@ -94,6 +106,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Decode(args) => decode::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Coverage(args) => coverage::run(&args),
+        Verb::Gaps(args) => gaps::run(&args),
+        Verb::Reconcile(args) => reconcile::run(&args),
+        Verb::Undelete(args) => undelete::run(&args),
+        Verb::Quarantine(args) => quarantine::run(&args),
         Verb::Migrate(args) => migrate::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Sandbox(args) => sandbox::run(&args),
@@ -113,6 +129,27 @@ fn prepared(path: &Path) -> Result<(Config, tokio::runtime::Runtime), ExitCode> 
     let config = Config::load(path).map_err(|error| complain(EX_CONFIG, error))?;
     let runtime = runtime(1).map_err(|error| complain(EX_SOFTWARE, error))?;
     Ok((config, runtime))
+}
+
+/// The sources that a verb is about: the one that was named, or all of the configuration.
+fn chosen(config: &Config, named: Option<&str>) -> Vec<String> {
+    named.map_or_else(|| config.sources.keys().cloned().collect(), |name| vec![name.to_owned()])
+}
+
+/// Says why the daemon did not do it: 1 where it refused, 69 where it did not answer.
+fn failed(error: client::Error) -> ExitCode {
+    let code = if matches!(error, client::Error::Refused(_)) { 1 } else { EX_UNAVAILABLE };
+    complain(code, error)
+}
+
+/// The text of a field of an answer; `-` where there is none.
+fn field<'a>(row: &'a serde_json::Value, name: &str) -> &'a str {
+    row.get(name).and_then(serde_json::Value::as_str).unwrap_or("-")
+}
+
+/// The list of an answer's field; empty where there is none.
+fn rows<'a>(answer: &'a serde_json::Value, name: &str) -> &'a [serde_json::Value] {
+    answer.get(name).and_then(serde_json::Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// A runtime for a verb; `workers` threads.

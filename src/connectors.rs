@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, Document, HookRequest, Key, ResourceName, Version};
-use crate::reconcile::Mode;
+use crate::reconcile::{Lists, Mode};
 
 pub mod akeneo;
 mod base64;
@@ -319,6 +319,8 @@ pub trait Connector: Send + Sync + 'static {
     }
     /// Reads these keys: in bulk ([`By::Bulk`]), or exactly one alone ([`By::Key`]).
     fn fetch(&self, resource: &ResourceSpec, keys: &[Key], by: By) -> Request;
+    /// How the lists of a resource are walked, for whoever wants to know beforehand what a pass costs.
+    fn lists(&self, resource: &ResourceSpec) -> Lists;
     /// Reads a page of a resource.
     fn list(&self, resource: &ResourceSpec, query: ListQuery<'_>) -> Request;
     /// What an answer to [`Connector::fetch`] or [`Connector::list`] holds.

@@ -34,6 +34,7 @@ mod limiter;
 mod limits;
 #[cfg(test)]
 mod simulation;
+mod span;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@
 //! Instants here are either the upstream's (stamps, `Date`) or our wall clock's as rows keep it; neither orders states.
 
 mod budget;
+mod cost;
 mod log;
 mod plan;
 mod sweep;
@@ -11,6 +12,7 @@ mod tour;
 mod watermark;
 
 pub use budget::{Candidates, Control, Hold, Removal, RemovalBudget, Witness};
+pub use cost::{Lists, left};
 pub use log::{LogPage, LogPosition, LogProbe, LogTurn, LogWalk, floor};
 pub use plan::{Gap, History, Next, PassKind, PassOutcome, Schedule, closes, next, repairing};
 pub use sweep::{SAMPLE, SampleVerdict, judge_sample, sample, suspects};

@@ -11,6 +11,7 @@ mod m0001_tables;
 mod m0002_parents;
 mod m0003_logs;
 mod m0004_invitations;
+mod m0005_wishes;
 
 /// The steps in their order.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_parents::Parents),
             Box::new(m0003_logs::Logs),
             Box::new(m0004_invitations::Invitations),
+            Box::new(m0005_wishes::Wishes),
         ]
     }
 

@@ -19,6 +19,12 @@ use crate::quota::Class;
 use crate::store::{self, Fence};
 use crate::supervision::{Context, STEP_BUDGET};
 
+mod gaps;
+mod passes;
+mod plan;
+mod quarantine;
+mod removals;
+
 impl Control for Desk {
     fn control(&self, verb: String, request: Value) -> BoxFuture<'_, Result<Value, ControlError>> {
         Box::pin(async move {
@@ -30,6 +36,10 @@ impl Control for Desk {
                 "probe" => self.probe(source).await,
                 "decode" => self.decode(source, &request).await,
                 "coverage" => self.coverage(source, &request).await,
+                "gaps" => self.gaps(source, &request).await,
+                "reconcile" => self.reconcile(source, &request).await,
+                "undelete" => self.undelete(source, &request).await,
+                "quarantine" => self.quarantine(source, &request).await,
                 _ => Err(ControlError::Unknown),
             }
         })

@@ -1,6 +1,6 @@
 //! `reconciler`: event feeds, passes, watermarks, gaps.
 //!
-//! One page a step, the most urgent first: feeds, then incremental passes, then sweeps. Records of a page, the unreadable ones'
+//! One page a step, the most urgent first: feeds, then incremental passes, then sweeps; of either what an operator wants. Records of a page, the unreadable ones'
 //! notes and the cursor move in one transaction, so a pass continues after a crash where its last page ended.
 //! A page larger than one transaction is applied in parts; only the last part moves the cursor, and applying a part twice
 //! changes nothing.
@@ -20,7 +20,7 @@ use crate::model::ordering::By;
 use crate::quota::Class;
 use crate::reconcile::{self, History, Mode, Next, Schedule, Tour};
 use crate::report::{GapClosed, PassCompleted, PassFailed, PassStarted};
-use crate::store::{Error, Fence, Kind, LearnedBy, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress};
+use crate::store::{self, Error, Fence, Kind, LearnedBy, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress, Wish};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 
 mod feeds;
@@ -58,6 +58,7 @@ pub fn spec(source: Arc<Source>) -> ChildSpec {
         proven: HashMap::new(),
         halvings: HashMap::new(),
         tours: HashMap::new(),
+        heeded: HashMap::new(),
     })
 }
 
@@ -76,6 +77,8 @@ struct Reconciler {
     halvings: HashMap<ResourceName, u32>,
     /// The way through the list of a resource or feed, from its first page on.
     tours: HashMap<String, Tour>,
+    /// The last wish for a pass of each resource, by when it was asked for.
+    heeded: HashMap<ResourceName, Timestamp>,
 }
 
 #[derive(Clone)]
@@ -109,30 +112,44 @@ impl Reconciler {
             Rest::For(span) => span.min(LOOK_EVERY),
         };
         let gaps = source.store.open_gaps(&source.name).await?;
-        let gaps: Vec<_> =
-            gaps.into_iter().map(|gap| reconcile::Gap { ended_at: gap.ended_at.map(Timestamp), wants_sweep: gap.wants_sweep() }).collect();
-        let mut sweep = None;
+        let gap = |gap: store::Gap| reconcile::Gap { ended_at: gap.repairable_from(), wants_sweep: gap.wants_sweep() };
+        let gaps: Vec<_> = gaps.into_iter().map(gap).collect();
+        let wishes = source.store.wishes(&source.name).await?;
+        let mut best: Option<((bool, bool, Option<_>), &ResourceSpec, Known, PassKind)> = None;
         for spec in source.connector.resources() {
+            let wish = wishes.iter().find(|wish| wish.resource == spec.name);
+            self.heed(wish);
             if let Some(rest) = self.trouble.rests(spec.name.as_str()) {
                 soonest = soonest.min(rest);
                 continue;
             }
             let known = self.known(&spec.name).await?;
-            match self.wants(spec, &known, &gaps) {
-                Wanted::Pass(PassKind::Incremental) => return self.advance(cx, fence, spec, known, PassKind::Incremental).await,
-                // The one under way goes on, then whoever waits longest: else the first of the list, due again, would starve the last.
-                Wanted::Pass(PassKind::Sweep) => {
-                    let rank = (known.running.is_none(), known.progress.sweep_at);
-                    if sweep.as_ref().is_none_or(|(best, _, _)| rank < *best) {
-                        sweep = Some((rank, spec, known));
+            match self.wants(spec, &known, &gaps, wish) {
+                Wanted::Pass(kind) => {
+                    // Incremental passes first, for they are short; of either kind first what somebody wants. Of sweeps the one under
+                    // way goes on, then whoever waits longest: else the first of the list, due again, would starve the last.
+                    let is_sweep = kind == PassKind::Sweep;
+                    let waits = is_sweep.then_some((known.running.is_none(), known.progress.sweep_at));
+                    let rank = (is_sweep, wish.is_none(), waits);
+                    if best.as_ref().is_none_or(|(least, ..)| rank < *least) {
+                        best = Some((rank, spec, known, kind));
                     }
                 }
                 Wanted::Later(span) => soonest = soonest.min(span),
             }
         }
-        match sweep {
-            Some((_, spec, known)) => self.advance(cx, fence, spec, known, PassKind::Sweep).await,
+        match best {
+            Some((_, spec, known, kind)) => self.advance(cx, fence, spec, known, kind).await,
             None => Ok(Rest::For(soonest.max(Duration::from_millis(10)))),
+        }
+    }
+
+    /// Whoever asks for a pass now wants it tried now, whatever failed before: a new wish ends the rest of its resource.
+    fn heed(&mut self, wish: Option<&Wish>) {
+        if let Some(wish) = wish
+            && self.heeded.insert(wish.resource.clone(), wish.at) != Some(wish.at)
+        {
+            self.trouble.over(wish.resource.as_str());
         }
     }
 
@@ -149,14 +166,14 @@ impl Reconciler {
     }
 
     /// What a resource wants now: nothing while the disk is nearly full; else its running pass first, else what its schedule says. The first sweep, the backfill, always runs.
-    fn wants(&self, spec: &ResourceSpec, known: &Known, gaps: &[reconcile::Gap]) -> Wanted {
+    fn wants(&self, spec: &ResourceSpec, known: &Known, gaps: &[reconcile::Gap], wish: Option<&Wish>) -> Wanted {
         if self.source.health.room() > Room::Enough {
             return Wanted::Later(LOOK_EVERY);
         }
         if let Some(running) = &known.running {
             return Wanted::Pass(running.kind);
         }
-        if known.progress.sweep_at.is_some() && !self.source.settings.passes {
+        if known.progress.sweep_at.is_some() && !self.source.settings.passes && wish.is_none() {
             return Wanted::Later(LOOK_EVERY);
         }
         let schedule = self.schedule(spec);
@@ -166,6 +183,10 @@ impl Reconciler {
             incremental_open: false,
             sweep_open: false,
             gaps: gaps.to_vec(),
+            asked: wish.map(|wish| match wish.kind {
+                PassKind::Incremental => reconcile::PassKind::Incremental,
+                PassKind::Sweep => reconcile::PassKind::Sweep,
+            }),
         };
         match reconcile::next(&history, &schedule, self.source.clock.now()) {
             Next::Begin(reconcile::PassKind::Incremental) => Wanted::Pass(PassKind::Incremental),
@@ -296,12 +317,8 @@ impl Reconciler {
 
     /// How often a resource is looked at, and how.
     fn schedule(&self, spec: &ResourceSpec) -> Schedule {
-        Schedule {
-            mode: if self.unfiltered.contains(&spec.name) { Mode::Sweep } else { spec.mode },
-            poll: spec.poll,
-            sweep: spec.sweep,
-            deletes_by_feed: self.source.settings.feeds,
-        }
+        let mode = if self.unfiltered.contains(&spec.name) { Mode::Sweep } else { spec.mode };
+        Schedule { mode, ..self.source.schedule(spec) }
     }
 
     /// One more failure in a row; from the third on `/status` tells of it.

@@ -21,6 +21,7 @@ use crate::connectors::{Connector, HookPolicy, HookSecret, ResourceSpec, SecretF
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
 use crate::quota::{BreakerOptions, Limits};
+use crate::reconcile::Schedule;
 use crate::report::{Reporter, ViewLost};
 use crate::store::{Fence, Kind, Store};
 use crate::supervision::{Context, Waker};
@@ -266,6 +267,12 @@ impl Source {
     #[must_use]
     pub fn spec(&self, resource: &ResourceName) -> Option<&ResourceSpec> {
         self.connector.resources().iter().find(|spec| spec.name == *resource)
+    }
+
+    /// How often a resource is looked at, and how, unless the upstream refuses what its changes are found by.
+    #[must_use]
+    pub fn schedule(&self, spec: &ResourceSpec) -> Schedule {
+        Schedule { mode: spec.mode, poll: spec.poll, sweep: spec.sweep, deletes_by_feed: self.settings.feeds }
     }
 
     /// Every secret that deliveries may be signed with, as it stands now: those of registrations, and those that were configured.

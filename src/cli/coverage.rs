@@ -54,7 +54,8 @@ pub fn run(args: &Args) -> ExitCode {
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EX_SOFTWARE) }
 }
 
-fn since(text: &str, now: Timestamp) -> Option<Timestamp> {
+/// What people write for an instant: a day, an instant in RFC 3339, or how long ago.
+pub(super) fn since(text: &str, now: Timestamp) -> Option<Timestamp> {
     let span: Option<Duration> = humantime::parse_duration(text).ok();
     span.map(|span| now.minus(span)).or_else(|| Timestamp::parse(text)).or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")))
 }

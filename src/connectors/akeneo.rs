@@ -23,7 +23,7 @@ use crate::connectors::{
 };
 use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, HookRequest, Key, ResourceName};
-use crate::reconcile::Mode;
+use crate::reconcile::{Lists, Mode};
 
 mod answers;
 mod catalog;
@@ -298,6 +298,12 @@ impl Connector for Akeneo {
 
     fn fetch(&self, resource: &ResourceSpec, keys: &[Key], by: By) -> Request {
         requests::fetch(self, resource, keys, by)
+    }
+
+    fn lists(&self, resource: &ResourceSpec) -> Lists {
+        let is_nested = KINDS.iter().any(|kind| kind.name == resource.name.as_str() && kind.above.is_some());
+        let above = is_nested.then_some(cursor::ABOVE_PAGE as u64);
+        Lists { variants: resource.variants as u64, page: requests::PAGE_SIZE as u64, above }
     }
 
     fn list(&self, resource: &ResourceSpec, query: ListQuery<'_>) -> Request {

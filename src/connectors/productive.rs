@@ -20,7 +20,7 @@ use crate::connectors::{
 };
 use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, HookRequest, Key, ResourceName};
-use crate::reconcile::Mode;
+use crate::reconcile::{Lists, Mode};
 
 mod answers;
 mod catalog;
@@ -239,6 +239,10 @@ impl Connector for Productive {
 
     fn fetch(&self, resource: &ResourceSpec, keys: &[Key], by: By) -> Request {
         requests::fetch(self, resource, keys, by)
+    }
+
+    fn lists(&self, resource: &ResourceSpec) -> Lists {
+        Lists { variants: resource.variants as u64, page: PAGE_SIZE as u64, above: None }
     }
 
     fn list(&self, resource: &ResourceSpec, query: ListQuery<'_>) -> Request {

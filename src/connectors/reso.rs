@@ -20,7 +20,7 @@ use crate::connectors::{
 };
 use crate::model::ordering::{By, Spans};
 use crate::model::{Delivery, HookRequest, Key, ResourceName};
-use crate::reconcile::Mode;
+use crate::reconcile::{Lists, Mode};
 
 mod answers;
 mod catalog;
@@ -351,6 +351,11 @@ impl Connector for Reso {
 
     fn fetch(&self, resource: &ResourceSpec, keys: &[Key], by: By) -> Request {
         requests::fetch(self, resource, keys, by)
+    }
+
+    fn lists(&self, resource: &ResourceSpec) -> Lists {
+        let page = requests::page_size(self, self.table(resource), 0) as u64;
+        Lists { variants: resource.variants as u64, page, above: None }
     }
 
     fn list(&self, resource: &ResourceSpec, query: ListQuery<'_>) -> Request {

@@ -56,6 +56,8 @@ pub struct History {
     pub sweep_open: bool,
     /// Gaps of this resource that no pass has repaired yet.
     pub gaps: Vec<Gap>,
+    /// A pass of this kind at least is wanted now: none that began since was completed.
+    pub asked: Option<PassKind>,
 }
 
 /// What to do next.
@@ -83,7 +85,8 @@ pub struct PassOutcome {
 /// Decides what is next. To be asked after every page: a due incremental pass goes between two pages of a long sweep.
 ///
 /// Before the backfill is complete there is no watermark, so nothing else runs. After it an unfinished incremental pass comes first,
-/// then one that is due or that a gap asks for, then the unfinished sweep, then a sweep that is due or that a gap asks for.
+/// then one that is due, wanted or that a gap asks for, then the unfinished sweep, then a sweep that is due, wanted or that a gap asks
+/// for. Where only sweeps find changes, whoever wants a pass gets one.
 #[must_use]
 pub fn next(history: &History, schedule: &Schedule, wall: Timestamp) -> Next {
     let Some(swept_at) = history.sweep_started_at else {
@@ -99,11 +102,11 @@ pub fn next(history: &History, schedule: &Schedule, wall: Timestamp) -> Next {
     let sweep_in = wait(Some(swept_at), schedule.sweep, wall);
     if polls {
         let gap = asked_by_gap(PassKind::Incremental, history.incremental_started_at);
-        if history.incremental_open || poll_in.is_zero() || gap {
+        if history.incremental_open || poll_in.is_zero() || gap || history.asked == Some(PassKind::Incremental) {
             return begin_or_resume(PassKind::Incremental, history.incremental_open);
         }
     }
-    if history.sweep_open || sweep_in.is_zero() || asked_by_gap(PassKind::Sweep, Some(swept_at)) {
+    if history.sweep_open || sweep_in.is_zero() || history.asked.is_some() || asked_by_gap(PassKind::Sweep, Some(swept_at)) {
         return begin_or_resume(PassKind::Sweep, history.sweep_open);
     }
     Next::Wait(if polls { poll_in.min(sweep_in) } else { sweep_in })
@@ -212,6 +215,19 @@ mod tests {
         assert_eq!(next(&ended, &hooks_tell_deletes, now), Next::Begin(PassKind::Sweep));
         let seen = with(Some(at(98)));
         assert_eq!(next(&seen, &SCHEDULE, now), Next::Wait(HOUR / 2), "a pass after its end is under way or done");
+    }
+
+    #[test]
+    fn a_pass_that_is_wanted_is_due_at_once() {
+        let now = at(99).plus(HOUR / 2);
+        let wanting = |asked| History { asked, ..settled() };
+        assert_eq!(next(&wanting(None), &SCHEDULE, now), Next::Wait(HOUR / 2));
+        assert_eq!(next(&wanting(Some(PassKind::Incremental)), &SCHEDULE, now), Next::Begin(PassKind::Incremental));
+        assert_eq!(next(&wanting(Some(PassKind::Sweep)), &SCHEDULE, now), Next::Begin(PassKind::Sweep));
+        let sweep_only = Schedule { mode: Mode::Sweep, ..SCHEDULE };
+        assert_eq!(next(&wanting(Some(PassKind::Incremental)), &sweep_only, now), Next::Begin(PassKind::Sweep), "nothing else finds it");
+        let fresh = History { asked: Some(PassKind::Incremental), ..History::default() };
+        assert_eq!(next(&fresh, &SCHEDULE, now), Next::Begin(PassKind::Sweep), "the backfill is first");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub const LOG_RESTARTED: &str = "log_restarted";
 /// The cause of a gap: a log was read for the first time after passes had begun.
 pub const FEED_BEGAN_LATE: &str = "feed_began_late";
 /// Gaps of these causes are repaired by sweeps alone: the events of what went are lost.
-pub(crate) const BY_SWEEP: [&str; 3] = [SEQUENCE_CONFLICT, LOG_RESTARTED, FEED_BEGAN_LATE];
+pub(crate) const BY_SWEEP: [&str; 4] = [SEQUENCE_CONFLICT, LOG_RESTARTED, FEED_BEGAN_LATE, gaps::OPERATOR_SWEEP];
 
 /// A page of a log, or the end of one of its polls.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,6 +20,9 @@ const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A hint this far ahead of us was dated by a wall clock that was set back since; less is the difference of two machines.
 const HINT_AHEAD_MAX: Duration = Duration::from_secs(2);
 
+/// The note of a mark whose removal the budget does not allow.
+pub(crate) const OVER_BUDGET: &str = "not found, but the removal budget is spent";
+
 /// Why an entity is marked from outside a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MarkReason {
@@ -123,10 +126,10 @@ impl Store {
         note: &str,
     ) -> Result<(), Error> {
         let values = [("not_before", not_before.0.into()), ("note", clean(note).into())];
-        self.run(|| self.touch_marks(fence, resource, keys, &values, 1)).await
+        self.run(|| self.touch_marks(fence, resource, keys, &values, 1, Condition::all())).await
     }
 
-    /// A removal that the budget does not allow: the mark is held, and looked at again at `not_before`.
+    /// A removal that cannot be believed now: the mark is held, and looked at again at `not_before`.
     ///
     /// # Errors
     /// [`Kind::Fenced`], [`Kind::Unavailable`].
@@ -139,7 +142,17 @@ impl Store {
         note: &str,
     ) -> Result<(), Error> {
         let values = [("not_before", not_before.0.into()), ("note", clean(note).into()), ("held", true.into())];
-        self.run(|| self.touch_marks(fence, resource, keys, &values, 0)).await
+        self.run(|| self.touch_marks(fence, resource, keys, &values, 0, Condition::all())).await
+    }
+
+    /// A removal that the budget does not allow, unless somebody has announced or approved it since it was weighed.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`], [`Kind::Unavailable`].
+    pub async fn hold_over_budget(&self, fence: &Fence, resource: &ResourceName, keys: &[Key], not_before: Timestamp) -> Result<(), Error> {
+        let values = [("not_before", not_before.0.into()), ("note", OVER_BUDGET.into()), ("held", true.into())];
+        let unannounced = Condition::all().add(Expr::col("announced_delete").not());
+        self.run(|| self.touch_marks(fence, resource, keys, &values, 0, unannounced.clone())).await
     }
 
     async fn touch_marks(
@@ -149,6 +162,7 @@ impl Store {
         keys: &[Key],
         values: &[(&'static str, Value)],
         attempts: i64,
+        only: Condition,
     ) -> Result<(), Error> {
         let tx = self.begin(Lane::Work, "touch_marks").await?;
         fence.lock(&tx).await?;
@@ -158,6 +172,7 @@ impl Store {
             update.values(values.iter().map(|(column, value)| (*column, Expr::val(value.clone()))));
             update.and_where(of_resource(fence.source(), resource));
             update.and_where(Expr::col("key").is_in(padded(group.iter().map(Key::as_str))));
+            update.cond_where(only.clone());
             tx.db.execute(&update).await?;
         }
         tx.commit().await
@@ -180,14 +195,7 @@ impl Store {
     async fn mark_once(&self, fence: &Fence, entities: &[Entity], reason: MarkReason) -> Result<(), Error> {
         let tx = self.begin(Lane::Work, "set_marks").await?;
         fence.lock(&tx).await?;
-        let now = self.now();
-        let fresh = |entity: &Entity| Fresh { entity: entity.clone(), announced_delete: false, not_before: now.0 };
-        let fresh: Vec<Fresh> = entities.iter().map(fresh).collect();
-        // An open mark keeps its hints; it is renewed, and due at once.
-        let mut renewed = OnConflict::columns(["source", "resource", "key"]);
-        renewed.update_columns(["versionless", "last_hint_at", "tick_epoch", "tick_counter", "not_before", "attempts"]);
-        renewed.value("missing_since", Expr::cust("coalesce(instep_mark.missing_since, excluded.missing_since)"));
-        insert(&tx, fence, &fresh, reason, now, &renewed).await?;
+        renew(&tx, fence, entities, reason, self.now()).await?;
         tx.commit().await
     }
 
@@ -212,6 +220,17 @@ impl Store {
         let n: i64 = row.map(|row| row.try_get("", "n")).transpose()?.unwrap_or(0);
         Ok(u64::try_from(n).unwrap_or(0))
     }
+}
+
+/// Marks entities within a transaction.
+pub(crate) async fn renew(tx: &Tx<'_>, fence: &Fence, entities: &[Entity], reason: MarkReason, now: Timestamp) -> Result<(), Error> {
+    let fresh = |entity: &Entity| Fresh { entity: entity.clone(), announced_delete: false, not_before: now.0 };
+    let fresh: Vec<Fresh> = entities.iter().map(fresh).collect();
+    // An open mark keeps its hints; it is renewed, and due at once.
+    let mut renewed = OnConflict::columns(["source", "resource", "key"]);
+    renewed.update_columns(["versionless", "last_hint_at", "tick_epoch", "tick_counter", "not_before", "attempts"]);
+    renewed.value("missing_since", Expr::cust("coalesce(instep_mark.missing_since, excluded.missing_since)"));
+    insert(tx, fence, &fresh, reason, now, &renewed).await
 }
 
 /// A mark from outside a batch.

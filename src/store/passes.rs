@@ -11,6 +11,7 @@ use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::{Error, Kind};
 use crate::store::fence::Fence;
 use crate::store::sql::{clean, groups, of_resource, of_source};
+use crate::store::{gaps, wishes};
 
 /// The two kinds of pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,13 +141,18 @@ impl Store {
         let tx = self.begin(Lane::Work, "start_pass").await?;
         fence.lock(&tx).await?;
         let tick = fence.tick();
+        let mut lower_bound = new.lower_bound;
+        if let (PassKind::Incremental, Some(bound)) = (new.kind, lower_bound) {
+            let reaches_back = gaps::reaches_back_to(&tx, fence.source()).await?;
+            lower_bound = reaches_back.map_or(lower_bound, |at| Some(bound.min(at)));
+        }
         let values: [Value; 14] = [
             Uuid::now_v7().to_string().into(),
             fence.source().as_str().into(),
             new.resource.as_str().into(),
             new.kind.as_str().into(),
             0_i64.into(),
-            new.lower_bound.map(|at| at.0).into(),
+            lower_bound.map(|at| at.0).into(),
             tick.epoch.into(),
             tick.counter.into(),
             self.now().0.into(),
@@ -250,6 +256,7 @@ impl Store {
         }
         if let PassEnd::Completed { watermark } = end {
             self.progressed(&tx, fence, pass, *watermark, now).await?;
+            wishes::fulfil(&tx, fence, pass, Timestamp(now)).await?;
         }
         let delete = Query::delete()
             .from_table("instep_seen")

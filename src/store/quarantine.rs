@@ -1,13 +1,16 @@
 //! Where a delivery or record goes that cannot be processed, with the reason.
 
-use sea_orm::sea_query::{Expr, Func, Order, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, Order, Query};
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
 use crate::clock::Timestamp;
-use crate::model::{DeliveryId, SourceName};
+use crate::model::{DeliveryId, Entity, SourceName};
 use crate::store::apply::Context;
-use crate::store::connect::Store;
+use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::Error;
+use crate::store::fence::Fence;
+use crate::store::gaps::{self, DISCARDED};
+use crate::store::marks::{self, MarkReason};
 use crate::store::sql::{clean, of_source};
 
 /// What is quarantined.
@@ -31,6 +34,8 @@ impl QuarantineKind {
 /// One thing in quarantine, without its body.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Quarantined {
+    /// Its number.
+    pub id: i64,
     /// `delivery` or `record`.
     pub kind: String,
     /// Of a record.
@@ -44,6 +49,18 @@ pub struct Quarantined {
     /// Since when.
     pub at: Timestamp,
 }
+
+/// What a quarantined thing holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantinedBody {
+    /// Of a delivery: the route by which it came.
+    pub route: Option<String>,
+    /// The bytes.
+    pub body: Vec<u8>,
+}
+
+/// The columns of a [`Quarantined`].
+const COLUMNS: [&str; 7] = ["id", "kind", "resource", "key", "reason", "delivery_id", "at"];
 
 /// What goes in.
 pub(crate) struct Refusal<'a> {
@@ -62,7 +79,6 @@ const BODY_MAX: usize = 256 * 1024;
 pub(crate) async fn put(context: &Context<'_>, refusal: &Refusal<'_>) -> Result<(), Error> {
     let source = context.fence.source();
     if let (Some(resource), Some(key)) = (refusal.resource, refusal.key) {
-        use sea_orm::sea_query::ExprTrait;
         let delete = Query::delete()
             .from_table("instep_quarantine")
             .and_where(of_source(source))
@@ -98,11 +114,92 @@ impl Store {
     /// [`crate::store::Kind::Unavailable`].
     pub async fn quarantine(&self, source: &SourceName, limit: u64) -> Result<Vec<Quarantined>, Error> {
         let mut select = Query::select();
-        select.columns(["kind", "resource", "key", "reason", "delivery_id", "at"]).from("instep_quarantine");
+        select.columns(COLUMNS).from("instep_quarantine");
         select.and_where(of_source(source)).order_by("at", Order::Desc).order_by("id", Order::Desc).limit(limit);
         let rows = self.reader().query_all(&select).await?;
         let rows = rows.iter().map(|row| Row::from_query_result(row, "")).collect::<Result<Vec<_>, _>>()?;
         Ok(rows.into_iter().map(Row::quarantined).collect())
+    }
+
+    /// One quarantined thing of a source.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`].
+    pub async fn quarantined(&self, source: &SourceName, id: i64) -> Result<Option<Quarantined>, Error> {
+        let mut select = Query::select();
+        select.columns(COLUMNS).from("instep_quarantine").and_where(of_source(source)).and_where(Expr::col("id").eq(id));
+        let row = self.reader().query_one(&select).await?;
+        Ok(row.map(|row| Row::from_query_result(&row, "")).transpose()?.map(Row::quarantined))
+    }
+
+    /// What a quarantined thing holds: of a delivery its body, of a record its bytes, as far as they are kept.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`].
+    pub async fn quarantined_body(&self, source: &SourceName, one: &Quarantined) -> Result<Option<QuarantinedBody>, Error> {
+        let mut select = Query::select();
+        match &one.delivery {
+            Some(delivery) if one.kind == QuarantineKind::Delivery.as_str() => {
+                select.columns(["route", "body"]).from("instep_delivery").and_where(Expr::col("id").eq(delivery.as_str()));
+            }
+            _ => {
+                select.expr_as(Expr::cust("null"), "route").column("body").from("instep_quarantine").and_where(Expr::col("id").eq(one.id));
+            }
+        }
+        let Some(row) = self.reader().query_one(select.and_where(of_source(source))).await? else { return Ok(None) };
+        let body: Option<Vec<u8>> = row.try_get("", "body")?;
+        Ok(body.map(|body| -> Result<_, Error> { Ok(QuarantinedBody { route: row.try_get("", "route")?, body }) }).transpose()?)
+    }
+
+    /// Takes a record out of quarantine and marks its key, so that it is read again. `false`: it is not there any more.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Fenced`], [`crate::store::Kind::Unavailable`].
+    pub async fn replay_record(&self, fence: &Fence, id: i64, entity: &Entity) -> Result<bool, Error> {
+        self.run(|| async {
+            let tx = self.begin(Lane::Work, "replay_record").await?;
+            fence.lock(&tx).await?;
+            let replayed = remove(&tx, fence.source(), id).await?;
+            if replayed {
+                marks::renew(&tx, fence, std::slice::from_ref(entity), MarkReason::Refresh, self.now()).await?;
+            }
+            tx.commit().await?;
+            Ok(replayed)
+        })
+        .await
+    }
+
+    /// Takes a thing out of quarantine for good. What a delivery said is then unknown, so that a gap opens over the time since it came.
+    /// `false`: it is not there any more.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Fenced`], [`crate::store::Kind::Unavailable`].
+    pub async fn discard(&self, fence: &Fence, one: &Quarantined) -> Result<bool, Error> {
+        self.run(|| async {
+            let tx = self.begin(Lane::Work, "discard").await?;
+            fence.lock(&tx).await?;
+            let discarded = remove(&tx, fence.source(), one.id).await?;
+            if let (true, Some(delivery)) = (discarded, one.delivery.as_deref().filter(|_| one.kind == QuarantineKind::Delivery.as_str())) {
+                let now = self.now();
+                let update = Query::update()
+                    .table("instep_delivery")
+                    .value("state", "discarded")
+                    .value("done_at", now.0)
+                    .and_where(Expr::col("id").eq(delivery))
+                    .and_where(of_source(fence.source()))
+                    .and_where(Expr::col("state").eq("quarantined"))
+                    .returning_col("received_at")
+                    .take();
+                let row = tx.db.query_one(&update).await?;
+                let received: Option<i64> = row.map(|row| row.try_get("", "received_at")).transpose()?;
+                // Where the delivery itself is gone, it came before it was put aside.
+                let began = received.unwrap_or(one.at.0);
+                gaps::extend(&tx, fence.source(), DISCARDED, Ord::min(began, now.0), Some(now.0)).await?;
+            }
+            tx.commit().await?;
+            Ok(discarded)
+        })
+        .await
     }
 
     /// How many things of a source are in quarantine.
@@ -118,8 +215,14 @@ impl Store {
     }
 }
 
+async fn remove(tx: &Tx<'_>, source: &SourceName, id: i64) -> Result<bool, Error> {
+    let delete = Query::delete().from_table("instep_quarantine").and_where(of_source(source)).and_where(Expr::col("id").eq(id)).take();
+    Ok(tx.db.execute(&delete).await?.rows_affected() == 1)
+}
+
 #[derive(FromQueryResult)]
 struct Row {
+    id: i64,
     kind: String,
     resource: Option<String>,
     key: Option<String>,
@@ -130,7 +233,7 @@ struct Row {
 
 impl Row {
     fn quarantined(self) -> Quarantined {
-        let Self { kind, resource, key, reason, delivery_id, at } = self;
-        Quarantined { kind, resource, key, reason, delivery: delivery_id, at: Timestamp(at) }
+        let Self { id, kind, resource, key, reason, delivery_id, at } = self;
+        Quarantined { id, kind, resource, key, reason, delivery: delivery_id, at: Timestamp(at) }
     }
 }

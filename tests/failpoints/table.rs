@@ -133,5 +133,11 @@ pub(crate) const STEPS: &[Step] = &[
     transaction("cascade", By::Cascade),
     step("cascade", &["marks_written"], By::Cascade),
     step("apply", &["log_written"], By::Nothing("no upstream of these tests has a log of numbers; the reconciler's own tests walk one")),
-    transaction("replay", By::Nothing("no verb of the daemon replays yet; the store's own tests do")),
+    transaction("open_gap", By::Nothing("an operator asks for it and is told; `asked_passes` does")),
+    transaction("ask_passes", By::Nothing("as for `open_gap`; a death after it is in `asked_passes`")),
+    transaction("approve_removals", By::Nothing("as for `open_gap`; `decided_removals` does")),
+    transaction("reject_removals", By::Nothing("as for `open_gap`; `decided_removals` does")),
+    transaction("replay", By::Nothing("as for `open_gap`; `quarantine` does")),
+    transaction("replay_record", By::Nothing("as for `open_gap`; `quarantine` does")),
+    transaction("discard", By::Nothing("as for `open_gap`; `quarantine` does")),
 ];

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::view::Control;
 use super::{DueMark, Sync};
+use crate::actors::source::Source;
 use crate::connectors::ResourceSpec;
 use crate::model::ordering::Started;
-use crate::model::{Entity, Key};
+use crate::model::{Entity, Key, ResourceName};
 use crate::reconcile::RemovalBudget;
 use crate::report::{RemovalConfirmed, RemovalHeld};
 use crate::store::{Error, Fence, LearnedBy, Observed, What};
@@ -58,7 +59,7 @@ impl Sync {
 
     /// Announced ones go; of the others as many as the budget has room for.
     async fn weigh(&self, fence: &Fence, announced: Absent, alone: Absent) -> Result<(), Error> {
-        let mut budget = if alone.is_empty() { 0 } else { self.budget().await? };
+        let mut budget = if alone.is_empty() { 0 } else { self.source.removal_budget(&self.resource).await?.left() };
         let (mut going, mut held): (Absent, Vec<Key>) = (announced, Vec::new());
         for (due, started) in alone {
             // What has no live row costs nothing: its tombstone only keeps a late page from inserting it.
@@ -75,7 +76,8 @@ impl Sync {
         if !held.is_empty() {
             let records = held.len() as u64;
             self.source.reporter.emit(RemovalHeld { source: source.clone(), resource: resource.clone(), reason: "budget".into(), records });
-            self.hold(fence, &held, HELD_RETRY, "not found, but the removal budget is spent").await?;
+            let until = self.source.clock.now().plus(HELD_RETRY);
+            self.source.store.hold_over_budget(fence, &self.resource, &held, until).await?;
         }
         let records = going.len() as u64;
         if records == 0 {
@@ -96,19 +98,19 @@ impl Sync {
         Ok(self.source.store.entity(&self.source.name, &entity).await?.row.is_some_and(|row| !row.deleted))
     }
 
-    /// How many more rows may vanish unannounced today.
-    async fn budget(&self) -> Result<u64, Error> {
-        let store = &self.source.store;
-        let live_rows = store.live_rows(&self.source.name, &self.resource).await?;
-        let since = self.source.clock.now().minus(DAY);
-        let removed = store.removals_since(&self.source.name, &self.resource, since).await?;
-        let brake = self.source.settings.brake;
-        Ok(RemovalBudget { live_rows, removed_in_24h: removed, share: brake.share, floor: brake.rows, cap: brake.cap }.left())
-    }
-
     async fn hold(&self, fence: &Fence, keys: &[Key], span: Duration, note: &str) -> Result<(), Error> {
         let until = self.source.clock.now().plus(span);
         self.source.store.hold_marks(fence, &self.resource, keys, until, note).await
+    }
+}
+
+impl Source {
+    /// How many more rows of a resource may vanish unannounced today.
+    pub(in crate::actors) async fn removal_budget(&self, resource: &ResourceName) -> Result<RemovalBudget, Error> {
+        let live_rows = self.store.live_rows(&self.name, resource).await?;
+        let removed_in_24h = self.store.removals_since(&self.name, resource, self.clock.now().minus(DAY)).await?;
+        let brake = self.settings.brake;
+        Ok(RemovalBudget { live_rows, removed_in_24h, share: brake.share, floor: brake.rows, cap: brake.cap })
     }
 }
 

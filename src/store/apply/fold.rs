@@ -395,6 +395,8 @@ impl<'a> Fold<'a> {
         if !had_mark {
             slot.book = MarkBook { reason: mark_reason(seen).to_owned(), not_before: i64::MAX, ..MarkBook::default() };
         }
+        // Whatever was weighed before, something new was said since.
+        slot.book.held &= !matches!(verdict.mark, MarkAction::Set { .. });
         match (&observed.what, verdict.reason) {
             (What::Missing { started }, _) => {
                 // An instant ahead of us was dated by a wall clock that was set back since.

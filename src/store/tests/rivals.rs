@@ -8,7 +8,7 @@ use crate::model::{DeliveryId, Operation};
 use crate::store::testing::{batch, delivery, entity, gone, hint, on_both, options, read, server, source, started, tasks, texts};
 use crate::store::{
     Batch, DeliveryEnd, Error, FeedCursor, FeedStep, Fence, Journaled, Kind, LearnedBy, MarkReason, NewPass, Pass, PassEnd, PassKind,
-    PassPosition, PassStep, Store,
+    PassPosition, PassStep, Quarantined, Store,
 };
 
 /// Everything that can be written for a source, tried by one owner.
@@ -18,6 +18,8 @@ async fn write_all(store: &Store, fence: &Fence, pass: &Pass, id: DeliveryId) ->
     let step = PassStep { id: pass.id, from: nowhere.clone(), to: nowhere, date: None, high_stamp: None, records: 0 };
     let feed = FeedStep { feed: "f".to_owned(), from: None, to: FeedCursor { since: None, cursor: None }, seen: Vec::new() };
     let new = NewPass { resource: tasks(), kind: PassKind::Sweep, lower_bound: None };
+    let (kind, reason) = ("delivery".to_owned(), "put aside".to_owned());
+    let aside = &Quarantined { id: 1, kind, resource: None, key: None, reason, delivery: Some(id.0.to_string()), at: soon };
     let apply = async |batch: Batch| store.apply(fence, &batch).await.map(drop);
     vec![
         ("a read", apply(batch(vec![read(fence, "1", 9, "late")])).await),
@@ -30,6 +32,11 @@ async fn write_all(store: &Store, fence: &Fence, pass: &Pass, id: DeliveryId) ->
         ("a replay", store.replay(fence, id).await.map(drop)),
         ("marks", store.mark_entities(fence, &[entity("3")], MarkReason::Suspect).await),
         ("deferred marks", store.defer_marks(fence, &tasks(), &keys, soon, "late").await),
+        ("removals over the budget", store.hold_over_budget(fence, &tasks(), &keys, soon).await),
+        ("a pass that is asked for", store.ask_passes(fence, &[tasks()], PassKind::Sweep).await.map(drop)),
+        ("a gap of an operator", store.open_gap(fence, soon, soon, true).await),
+        ("a record to be read again", store.replay_record(fence, 1, &entity("3")).await.map(drop)),
+        ("a discarded delivery", store.discard(fence, aside).await.map(drop)),
         ("held marks", store.hold_marks(fence, &tasks(), &keys, soon, "late").await),
         ("suspects", store.mark_suspects(fence, pass).await.map(drop)),
         ("a pass", store.start_pass(fence, &new).await.map(drop)),

@@ -63,6 +63,9 @@ impl Connector for Bearing {
     fn fetch(&self, resource: &ResourceSpec, keys: &[Key], by: By) -> Request {
         self.0.fetch(resource, keys, by)
     }
+    fn lists(&self, resource: &ResourceSpec) -> crate::reconcile::Lists {
+        self.0.lists(resource)
+    }
     fn list(&self, resource: &ResourceSpec, query: ListQuery<'_>) -> Request {
         self.0.list(resource, query)
     }

@@ -98,6 +98,9 @@ impl Connector for Logged {
     fn fetch(&self, _: &ResourceSpec, keys: &[Key], _: By) -> Request {
         get(format!("{}tasks/{}", self.root, keys[0]), "/tasks")
     }
+    fn lists(&self, _: &ResourceSpec) -> crate::reconcile::Lists {
+        crate::reconcile::Lists { variants: 1, page: 100, above: None }
+    }
     fn list(&self, _: &ResourceSpec, _: ListQuery<'_>) -> Request {
         get(format!("{}tasks", self.root), "/tasks")
     }
