@@ -13,6 +13,7 @@
 //! │       ├─ reconciler     event feeds, passes, watermarks, gaps
 //! │       └─ keeper         webhook registrations upstream
 //! ├─ janitor                retention, checkpoint
+//! ├─ api                    rows by their keys, for applications; only where it is configured
 //! ├─ listener               the public edge: hooks only; last, so that nothing is taken before it can be kept
 //! └─ watchdog               signs of life
 //! ```
@@ -26,15 +27,18 @@ use std::time::Duration;
 use crate::clock::{Anchors, Clock};
 use crate::config::Config;
 use crate::daemon::Sockets;
-use crate::http::{admin as admin_routes, edge, hooks};
+use crate::http::{admin as admin_routes, api as api_routes, edge, hooks};
 use crate::report::Reporter;
 use crate::store::RetentionOptions;
 use crate::supervision::{ChildSpec, Life, Meltdown, Policy, Roster, Tree, supervisor};
 
 pub mod answers;
+pub mod api;
 pub mod ask;
 pub mod control;
+mod demands;
 pub mod door;
+pub mod history;
 pub mod intake;
 mod invitations;
 pub mod janitor;
@@ -46,6 +50,7 @@ mod meter;
 pub mod owner;
 mod pushes;
 pub mod reconciler;
+mod refresh;
 mod session;
 pub mod source;
 pub mod status;
@@ -68,6 +73,7 @@ pub struct Plan {
     janitor: janitor::Options,
     hooks: listener::Options,
     admin: listener::Options,
+    api: Option<listener::Options>,
     critical: watchdog::Critical,
     owner: String,
 }
@@ -101,6 +107,8 @@ impl Plan {
         });
         let admin_options = status::admin_options(config, &state)?;
         let routes = admin_routes::routes(admin_options, reporter.clone(), Arc::clone(&desk) as _, desk as _);
+        let api = config.listen.api.as_ref().zip(sockets.api);
+        let api = api.map(|(configured, socket)| api_options(config, configured, socket, &sources)).transpose()?;
         let retention = retention(config, &sources);
         let anchored_at = state.join("clock");
         Ok(Self {
@@ -143,6 +151,7 @@ impl Plan {
                 edge: edge::Options { connections_max: ADMIN_CONNECTIONS, drain_deadline: Duration::from_secs(1), ..edge_options(config) },
                 meltdown: Meltdown::Park,
             },
+            api,
             reporter,
             sources,
         })
@@ -157,14 +166,15 @@ impl Plan {
     #[must_use]
     pub fn tree(&self) -> Tree {
         let sources = self.sources.iter().map(|source| self.source(source)).collect();
-        let children = vec![
+        let mut children = vec![
             self.critical.watch(journal::spec(self.journal.clone())),
             listener::spec(self.admin.clone()),
             supervisor("sources", Meltdown::Escalate, self.subtree("root/sources", sources)),
             janitor::spec(self.janitor.clone()),
-            self.critical.watch(listener::spec(self.hooks.clone())),
-            watchdog::spec(self.critical.clone(), self.roster.clone()),
         ];
+        children.extend(self.api.clone().map(listener::spec));
+        children.push(self.critical.watch(listener::spec(self.hooks.clone())));
+        children.push(watchdog::spec(self.critical.clone(), self.roster.clone()));
         self.subtree("root", children)
     }
 
@@ -208,6 +218,25 @@ impl Plan {
 
 /// The admin socket serves a few probes and people.
 const ADMIN_CONNECTIONS: usize = 64;
+/// Connections of applications; each may wait for a row, which is all that it costs.
+const API_CONNECTIONS: usize = 512;
+
+fn api_options(
+    config: &Config,
+    configured: &crate::config::Api,
+    socket: std::net::TcpListener,
+    sources: &[Arc<Source>],
+) -> Result<listener::Options, String> {
+    let counter = api::Counter { sources: sources.to_vec(), timeout: configured.timeout };
+    Ok(listener::Options {
+        id: "api",
+        socket: Arc::new(socket),
+        routes: api_routes::routes(api::clients(configured)?, Arc::new(counter)),
+        hooks: None,
+        edge: edge::Options { connections_max: API_CONNECTIONS, drain_deadline: Duration::from_secs(1), ..edge_options(config) },
+        meltdown: Meltdown::Park,
+    })
+}
 
 fn edge_options(config: &Config) -> edge::Options {
     let limits = &config.limits;

@@ -15,6 +15,7 @@ pub mod check;
 pub mod coverage;
 pub mod decode;
 pub mod demo;
+pub mod explain;
 pub mod gaps;
 pub mod hooks;
 pub mod init;
@@ -22,6 +23,7 @@ pub mod metadata;
 pub mod migrate;
 pub mod quarantine;
 pub mod reconcile;
+pub mod refresh;
 pub mod run;
 pub mod sandbox;
 pub mod status;
@@ -79,6 +81,10 @@ enum Verb {
     Undelete(undelete::Args),
     /// Show what could not be processed, try it again or give it up
     Quarantine(quarantine::Args),
+    /// Tell the life of one record, and what is held of it now and why
+    Explain(explain::Args),
+    /// Have one record read upstream now, and show what is held of it
+    Refresh(refresh::Args),
     /// Bring the store's schema up to date without running
     Migrate(migrate::Args),
     /// Prove the main job on a fake organisation: hooks only, passes only, both with faults
@@ -110,6 +116,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Reconcile(args) => reconcile::run(&args),
         Verb::Undelete(args) => undelete::run(&args),
         Verb::Quarantine(args) => quarantine::run(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Refresh(args) => refresh::run(&args),
         Verb::Migrate(args) => migrate::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Sandbox(args) => sandbox::run(&args),

@@ -38,7 +38,7 @@ pub use reso::{
     RESOURCES as RESO_RESOURCES, ReadLog, Reso, ResoResource, RetryForm,
 };
 pub use secret::{Secret, SecretError, SecretText, Secrets};
-pub use settings::{Admin, Level, Limits, Listen, Listener, Log, LogFormat, Retention, Store, StoreUrl};
+pub use settings::{Admin, Api, ApiScope, ApiToken, Level, Limits, Listen, Listener, Log, LogFormat, Retention, Store, StoreUrl};
 pub(crate) use source::check_name;
 pub use source::{Brake, Common, Connector, KINDS, Resource, Source};
 pub use value::Size;
@@ -52,7 +52,7 @@ section! {
     pub struct Settings {
         /// Where the replica and the daemon's own tables live.
         store: Store = table();
-        /// The two sockets.
+        /// The sockets.
         listen: Listen = table();
         /// Caps on everything that could grow.
         limits: Limits = table();
@@ -68,7 +68,7 @@ section! {
 pub struct Config {
     /// Where the replica and the daemon's own tables live.
     pub store: Store,
-    /// The two sockets.
+    /// The sockets.
     pub listen: Listen,
     /// Caps on everything that could grow.
     pub limits: Limits,
@@ -152,6 +152,7 @@ impl Config {
         let reader::Log { mut mistakes, entries } = log.into_inner();
         if let Some(settings) = &settings {
             mistakes.extend(same_socket(settings, &entries));
+            mistakes.extend(unknown_sources(settings, &places, &entries));
         }
         match settings {
             Some(settings) if mistakes.is_empty() => {
@@ -188,18 +189,28 @@ fn read_sources(root: &Table<'_>, sources: &mut BTreeMap<String, Source>, places
     }
 }
 
-/// The public socket must not show what the admin socket shows.
+/// The public socket must not show what the others show.
 fn same_socket(settings: &Settings, entries: &[Entry]) -> Option<Mistake> {
-    let free_port = matches!(settings.listen.hooks, Listener::Tcp(address) if address.port() == 0);
-    if free_port || settings.listen.hooks != settings.listen.admin.address {
-        return None;
-    }
-    let written = entries.iter().find(|entry| entry.key.starts_with("listen.") && entry.file.is_some())?;
-    Some(Mistake {
-        file: written.file.clone()?,
-        line: written.line?,
-        column: 1,
-        key: written.key.clone(),
-        message: "hooks and admin must be two sockets".to_owned(),
-    })
+    let Listen { hooks, admin, api } = &settings.listen;
+    let named = [("hooks", Some(hooks)), ("admin", Some(&admin.address)), ("api", api.as_ref().map(|api| &api.address))];
+    let is_free = |listener: &Listener| matches!(listener, Listener::Tcp(address) if address.port() == 0);
+    let named: Vec<_> = named.into_iter().filter_map(|(name, listener)| Some((name, listener.filter(|one| !is_free(one))?))).collect();
+    let twins = named.iter().enumerate().find_map(|(at, (name, one))| {
+        let twin = named[..at].iter().find(|(_, other)| other == one)?;
+        Some(format!("{} and {name} must be two sockets", twin.0))
+    });
+    listen_mistake(twins?, "listen.", entries)
+}
+
+/// A token for a source that is none is a name written wrongly.
+fn unknown_sources(settings: &Settings, sources: &BTreeMap<String, String>, entries: &[Entry]) -> Option<Mistake> {
+    let tokens = settings.listen.api.iter().flat_map(|api| &api.tokens);
+    let mut named = tokens.flat_map(|token| token.sources.iter().flatten().map(move |source| (token, source)));
+    let (token, source) = named.find(|(_, source)| !sources.contains_key(*source))?;
+    listen_mistake(format!("the token `{}` is for the source `{source}`, which is not defined", token.name), "listen.api.tokens", entries)
+}
+
+fn listen_mistake(message: String, key: &str, entries: &[Entry]) -> Option<Mistake> {
+    let written = entries.iter().find(|entry| entry.key.starts_with(key) && entry.file.is_some())?;
+    Some(Mistake { file: written.file.clone()?, line: written.line?, column: 1, key: written.key.clone(), message })
 }

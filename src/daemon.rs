@@ -30,13 +30,15 @@ const DOWNTIME_MIN: Duration = Duration::from_secs(10);
 /// A store that is away at boot is looked for this often.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// The two bound sockets.
+/// The bound sockets.
 #[derive(Debug)]
 pub struct Sockets {
     /// The public one.
     pub hooks: TcpListener,
     /// The local one.
     pub admin: TcpListener,
+    /// That of the API, where there is one.
+    pub api: Option<TcpListener>,
 }
 
 /// Why the daemon did not start.

@@ -4,6 +4,7 @@
 //! TLS ends in front of us, at a reverse proxy.
 
 pub mod admin;
+pub mod api;
 mod body;
 pub mod edge;
 pub mod hooks;
@@ -16,7 +17,7 @@ use std::pin::Pin;
 use warp::Reply;
 use warp::http::{HeaderValue, StatusCode, header};
 
-/// What a socket answers: a complete, boxed warp filter. Made by [`hooks::Hooks::routes`] and [`admin::routes`].
+/// What a socket answers: a complete, boxed warp filter. made by [`hooks::Hooks::routes`], [`admin::routes`] and [`api::routes`].
 pub type Routes = warp::filters::BoxedFilter<(Response,)>;
 
 /// An HTTP answer.

@@ -32,6 +32,7 @@ mod breaker;
 pub mod headers;
 mod limiter;
 mod limits;
+mod refresh;
 #[cfg(test)]
 mod simulation;
 mod span;
@@ -42,3 +43,4 @@ pub use blocks::{BlockId, BlockRequest, Bookings, FinishedBlock, StoredBlock};
 pub use breaker::{Breaker, BreakerOptions, Gate, State};
 pub use limiter::{Decision, LimitState, Limiter, Outcome, PermitId, Reason, Snapshot};
 pub use limits::{Class, Concurrency, Expected, InvalidLimits, Limit, Limits, QuotaShare, Shape, Unit};
+pub use refresh::RefreshShare;

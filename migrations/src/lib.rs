@@ -12,6 +12,7 @@ mod m0002_parents;
 mod m0003_logs;
 mod m0004_invitations;
 mod m0005_wishes;
+mod m0006_histories;
 
 /// The steps in their order.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_logs::Logs),
             Box::new(m0004_invitations::Invitations),
             Box::new(m0005_wishes::Wishes),
+            Box::new(m0006_histories::Histories),
         ]
     }
 

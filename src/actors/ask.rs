@@ -208,6 +208,23 @@ impl Source {
         spec: &ResourceSpec,
         key: &Key,
     ) -> Result<(Page, Started), (AskError, Option<Started>)> {
+        let endpoint = self.connector.fetch(spec, std::slice::from_ref(key), By::Key).endpoint;
+        let permit = self.permit(cx, class, &endpoint).await.map_err(|error| (error, None))?;
+        self.read_key(cx, fence, (permit, class), spec, key).await
+    }
+
+    /// The same, under a permit that is held.
+    ///
+    /// # Errors
+    /// As [`Self::ask_key`].
+    pub(super) async fn read_key(
+        &self,
+        cx: &Context,
+        fence: &Fence,
+        permit: (Permit, Class),
+        spec: &ResourceSpec,
+        key: &Key,
+    ) -> Result<(Page, Started), (AskError, Option<Started>)> {
         let request = self.connector.fetch(spec, std::slice::from_ref(key), By::Key);
         let read = |response: &Response| {
             let page = self.connector.read(spec, Asked::Keys(std::slice::from_ref(key), By::Key), response)?;
@@ -218,7 +235,7 @@ impl Source {
             };
             if page.records.iter().any(is_it) { Ok(page) } else { Err(ReadError::Malformed("it is not the record that was asked for")) }
         };
-        let answer = self.ask(cx, fence, class, &request, read).await?;
+        let answer = self.send(cx, fence, permit, &request, read).await?;
         Ok((answer.what, answer.started))
     }
 
@@ -260,6 +277,7 @@ impl Source {
         failpoint::reach("batch", "gathered").await?;
         let applied = self.store.apply(fence, &batch).await?;
         self.wake(&applied.marks_set);
+        self.demands.touched(batch.observations.iter().map(|seen| &seen.entity));
         // Whoever shows records of a resource shows the resource.
         for resource in batch.observations.iter().filter(|seen| matches!(seen.what, What::Record { .. })).map(|seen| &seen.entity.resource)
         {

@@ -1,11 +1,14 @@
 //! The verbs of the admin socket: what an operator may have the daemon do, within its rate limits and its fence.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ask::{Answer, guarded};
+use super::history;
 use super::keeper::HooksError;
 use super::source::Source;
 use super::status::Desk;
@@ -13,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::connectors::{Asked, ListQuery, ResourceSpec};
 use crate::http::BoxFuture;
 use crate::http::admin::{Control, ControlError};
+use crate::http::api;
 use crate::model::ordering::{Observation, decide};
 use crate::model::{Delivery, DeliveryId, Event, HookRequest, Operation};
 use crate::quota::Class;
@@ -24,6 +28,9 @@ mod passes;
 mod plan;
 mod quarantine;
 mod removals;
+
+/// How long a refresh of the command line waits for the upstream.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Control for Desk {
     fn control(&self, verb: String, request: Value) -> BoxFuture<'_, Result<Value, ControlError>> {
@@ -40,6 +47,8 @@ impl Control for Desk {
                 "reconcile" => self.reconcile(source, &request).await,
                 "undelete" => self.undelete(source, &request).await,
                 "quarantine" => self.quarantine(source, &request).await,
+                "explain" => explain(source, &request).await,
+                "refresh" => refresh(source, &request).await,
                 _ => Err(ControlError::Unknown),
             }
         })
@@ -135,6 +144,27 @@ impl Desk {
             "mark_open": replica.mark.is_some(),
             "outcome": verdict.reason.name(),
         }))
+    }
+}
+
+/// The life of one entity.
+async fn explain(source: &Source, request: &Value) -> Result<Value, ControlError> {
+    let entity = source.entity(text(request, "resource"), text(request, "key")).map_err(ControlError::Invalid)?;
+    let limit = history::limit(request.get("limit").and_then(Value::as_str)).map_err(ControlError::Invalid)?;
+    source.history(&entity, limit).await.map_err(unavailable)
+}
+
+/// Has one record read now; what is held then, with the status that the API would give it.
+async fn refresh(source: &Source, request: &Value) -> Result<Value, ControlError> {
+    let (resource, key) = (text(request, "resource").to_owned(), text(request, "key").to_owned());
+    let what = api::What::Refresh { max_age: api::REFRESH_AGE, timeout: None };
+    let answer = source.answer(&api::Asked { source: source.name.to_string(), resource, key, what }, REFRESH_TIMEOUT).await;
+    let shown: Value = serde_json::from_str(&answer.body).map_err(|error| ControlError::Unavailable(error.to_string()))?;
+    match answer.status {
+        503 => Err(ControlError::Unavailable(text(&shown, "error").to_owned())),
+        // Without a key there is no such record, and not only none that is held.
+        400 | 404 if shown.get("key").is_none() => Err(ControlError::Invalid(text(&shown, "error").to_owned())),
+        status => Ok(json!({ "status": status, "retry_after_s": answer.retry_after.map(|span| span.as_secs_f64()), "row": shown })),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::demands::Demands;
 use super::journal::StoreHealth;
 use super::limiter;
 use super::pushes::Pushes;
@@ -20,7 +21,7 @@ use crate::config::Secrets;
 use crate::connectors::{Connector, HookPolicy, HookSecret, ResourceSpec, SecretForm};
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
-use crate::quota::{BreakerOptions, Limits};
+use crate::quota::{BreakerOptions, Limits, RefreshShare};
 use crate::reconcile::Schedule;
 use crate::report::{Reporter, ViewLost};
 use crate::store::{Fence, Kind, Store};
@@ -54,6 +55,8 @@ pub struct Settings {
     pub breaker: BreakerOptions,
     /// How long an actor waits for a permit before it looks at its rows again.
     pub patience: Duration,
+    /// Share of what is ours of the quota that refreshes may have.
+    pub refresh_share: f64,
 }
 
 /// How many rows may vanish unannounced.
@@ -141,6 +144,10 @@ pub struct Source {
     pub(super) sessions: Sessions,
     /// Whether deliveries come.
     pub(super) pushes: Pushes,
+    /// Who waits for what.
+    pub(super) demands: Demands,
+    /// What refreshes have taken of the scope's quota.
+    pub(super) refreshes: Arc<Mutex<RefreshShare>>,
     fence: watch::Sender<Option<Fence>>,
 }
 
@@ -194,14 +201,12 @@ impl Source {
             name,
             upstream,
             scope,
-            limits,
             owns_limiter: true,
             store,
             health,
             state,
             clock,
             reporter,
-            settings,
             intake: Waker::default(),
             reconciler: Waker::default(),
             keeper: Waker::default(),
@@ -214,6 +219,10 @@ impl Source {
             in_flight: names.into_iter().map(|name| (name, AtomicUsize::new(0))).collect(),
             sessions: Sessions::default(),
             pushes: Pushes::default(),
+            demands: Demands::default(),
+            refreshes: Arc::new(Mutex::new(RefreshShare::new(&limits, settings.refresh_share))),
+            limits,
+            settings,
             fence: watch::Sender::new(None),
             connector,
         }
@@ -222,7 +231,8 @@ impl Source {
     /// Draws on the limiter of another source with the same scope: one quota, one account of it.
     #[must_use]
     pub fn sharing(self, other: &Self) -> Self {
-        Self { limiter: other.limiter.of(self.name.as_str()), owns_limiter: false, ..self }
+        let (limiter, refreshes) = (other.limiter.of(self.name.as_str()), Arc::clone(&other.refreshes));
+        Self { limiter, refreshes, owns_limiter: false, ..self }
     }
 
     /// The right to write this source's rows; waits for it, until it is told to stop.

@@ -4,7 +4,8 @@
 //! are chosen after it, so that whatever gathers while the limiter holds us back goes into the same request. Keys that a bulk
 //! read did not hold are read alone, and what is then not found goes through the removal budget ([`removal`]); only where the
 //! removal of what stands above them is one witness, a second bulk read is the other. While the view of the resource is lost
-//! nothing but that view is looked for ([`view`]). Before it looks at marks, a step marks the next children of what changed or went.
+//! nothing but that view is looked for ([`view`]). Before it looks at marks, a step reads what somebody waits for ([`granting`]) and
+//! marks the next children of what changed or went.
 //!
 //! Everything it knows is in the marks: a new incarnation continues with them.
 
@@ -26,6 +27,7 @@ use crate::store::{DueMark, Fence, LearnedBy, Observed, What};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 use view::View;
 
+mod granting;
 mod removal;
 mod split;
 #[cfg(test)]
@@ -91,6 +93,7 @@ impl Work for Sync {
 impl Sync {
     async fn look(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Result<Rest, crate::store::Error> {
         self.redate(fence).await?;
+        self.grant(cx, fence, spec).await?;
         let idle = if self.descend(fence, spec).await? { Duration::ZERO } else { LOOK_EVERY };
         let store = &self.source.store;
         let now = self.source.clock.now();
@@ -115,7 +118,7 @@ impl Sync {
             View::Glimpse(span) => return Ok(Rest::For(span)),
         }
         if n_alone > 0 {
-            self.read_alone(cx, fence, spec, alone.into_iter().take(SINGLES_A_STEP).collect()).await?;
+            self.read_alone(cx, fence, spec, alone.into_iter().take(SINGLES_A_STEP).collect(), Class::Live).await?;
         }
         if together.is_empty() {
             return Ok(Rest::Again);
@@ -162,7 +165,7 @@ impl Sync {
     /// One bulk read of whatever is due when the permit is there.
     async fn read_together(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec) -> Result<Rest, crate::store::Error> {
         let endpoint = self.source.connector.fetch(spec, &[], By::Bulk).endpoint;
-        let permit = match self.source.permit(cx, Class::Live, &endpoint).await {
+        let permit = match self.permit(cx, Class::Live, &endpoint).await {
             Ok(permit) => permit,
             Err(AskError::NoPermit(_) | AskError::Stopping) => return Ok(Rest::Again),
             Err(error) => {
@@ -221,13 +224,25 @@ impl Sync {
         if absent.is_empty() { Ok(()) } else { self.remove(cx, fence, spec, absent).await }
     }
 
-    async fn read_alone(&mut self, cx: &Context, fence: &Fence, spec: &ResourceSpec, due: Vec<DueMark>) -> Result<(), crate::store::Error> {
+    async fn read_alone(
+        &mut self,
+        cx: &Context,
+        fence: &Fence,
+        spec: &ResourceSpec,
+        due: Vec<DueMark>,
+        class: Class,
+    ) -> Result<(), crate::store::Error> {
+        let learned_by = if class == Class::Refresh { LearnedBy::Refresh } else { LearnedBy::Mark };
         let source = Arc::clone(&self.source);
         let _reading = source.reading(&self.resource);
         let reads = due.into_iter().map(|due| {
-            let source = &source;
+            let (source, this) = (&source, &*self);
             async move {
-                let read = source.ask_key(cx, fence, Class::Live, spec, &due.key).await;
+                let endpoint = source.connector.fetch(spec, std::slice::from_ref(&due.key), By::Key).endpoint;
+                let read = match this.permit(cx, class, &endpoint).await {
+                    Ok(permit) => source.read_key(cx, fence, (permit, class), spec, &due.key).await,
+                    Err(error) => Err((error, None)),
+                };
                 (due, read)
             }
         });
@@ -242,7 +257,7 @@ impl Sync {
             }
         }
         if !observations.is_empty() {
-            self.source.apply(fence, LearnedBy::Mark, observations).await?;
+            self.source.apply(fence, learned_by, observations).await?;
         }
         if absent.is_empty() { Ok(()) } else { self.remove(cx, fence, spec, absent).await }
     }

@@ -75,6 +75,7 @@ pub(crate) fn source_of(
         brake: Brake::default(),
         breaker: BreakerOptions::default(),
         patience,
+        refresh_share: 0.2,
     };
     let minute = Shape::Window(Duration::from_secs(60));
     let limit = Limit { id: "scope/requests".to_owned(), amount: requests, shape: minute, unit: Unit::Requests, share: 1.0 };

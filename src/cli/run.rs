@@ -82,7 +82,8 @@ fn sockets(config: &Config) -> Result<Sockets, String> {
         Listener::Tcp(address) => TcpListener::bind(address).map_err(|error| format!("{address} cannot be bound: {error}")),
         Listener::Systemd(name) => inherited.listener(name).map_err(|error| error.to_string()),
     };
-    Ok(Sockets { hooks: socket(&config.listen.hooks)?, admin: socket(&config.listen.admin.address)? })
+    let api = config.listen.api.as_ref().map(|api| socket(&api.address)).transpose()?;
+    Ok(Sockets { hooks: socket(&config.listen.hooks)?, admin: socket(&config.listen.admin.address)?, api })
 }
 
 async fn serve(config: &Config, sockets: Sockets) -> ExitCode {

@@ -32,12 +32,14 @@ section! {
 }
 
 section! {
-    /// The two sockets. They are apart so that the public one shows nothing but hooks.
+    /// The sockets. They are apart so that the public one shows nothing but hooks.
     pub struct Listen {
         /// Public: receives hooks only. "systemd:hooks" takes the socket of that name from instep.socket, so that a restart refuses nobody.
         hooks: Listener = default("\"127.0.0.1:8710\"");
-        /// Local: health, metrics, status, read API. Off loopback it must have a token: { address = "10.0.3.7:8711", token = { credential = "admin-token" } }.
+        /// Local: health, metrics, status. Off loopback it must have a token: { address = "10.0.3.7:8711", token = { credential = "admin-token" } }.
         admin: Admin = default("\"127.0.0.1:8711\""), guarded;
+        /// Rows by their keys for applications, with tokens of theirs. "systemd:api" takes the socket of that name. A proxy ends TLS.
+        api: Option<Api> = optional(API_EXAMPLE);
     }
 }
 
@@ -50,6 +52,47 @@ section! {
         token: Secrets = default("[]");
     }
 }
+
+section! {
+    /// The API socket.
+    pub struct Api {
+        /// Where it listens.
+        address: Listener = required("\"127.0.0.1:8712\"");
+        /// Who may ask, each with tokens of its own.
+        tokens: Vec<ApiToken> = required(TOKENS_EXAMPLE), named_once;
+        /// How long a caller waits for a refresh or a version who does not say.
+        timeout: Duration = default("\"10s\""), within(Duration::from_millis(100)..=seconds(15));
+    }
+}
+
+section! {
+    /// Somebody who may ask.
+    pub struct ApiToken {
+        /// What it is called in messages.
+        name: String = required("\"portal\""), text(not_empty);
+        /// What is borne; several while one replaces another.
+        token: Secrets = required("{ credential = \"portal-token\" }"), some;
+        /// What it is for: "read" rows and histories, "refresh" what costs a request upstream.
+        scopes: Vec<ApiScope> = default("[\"read\"]");
+        /// For which sources; not set: for all.
+        sources: Option<Vec<String>> = optional("[\"pmp\"]");
+    }
+}
+
+words! {
+    /// What an API token is for.
+    pub enum ApiScope {
+        /// Rows and histories.
+        Read = "read",
+        /// What costs a request upstream.
+        Refresh = "refresh",
+    }
+}
+
+const TOKENS_EXAMPLE: &str =
+    "[{ name = \"portal\", token = { credential = \"portal-token\" }, scopes = [\"read\", \"refresh\"], sources = [\"pmp\"] }]";
+const API_EXAMPLE: &str = "{ address = \"127.0.0.1:8712\", tokens = [{ name = \"portal\", token = { credential = \"portal-token\" }, \
+                           scopes = [\"read\", \"refresh\"], sources = [\"pmp\"] }] }";
 
 section! {
     /// Caps on everything that could grow. Those on bodies and responses together bound the memory of the process.
@@ -275,6 +318,20 @@ fn guarded(admin: &Admin) -> Result<(), String> {
                 .to_owned())
         }
         false => Ok(()),
+    }
+}
+
+fn some(token: &Secrets) -> Result<(), String> {
+    if token.0.is_empty() { Err("must be at least one".to_owned()) } else { Ok(()) }
+}
+
+#[expect(clippy::ptr_arg, reason = "a check gets the value as its type is")]
+fn named_once(tokens: &Vec<ApiToken>) -> Result<(), String> {
+    let twice = tokens.iter().enumerate().find(|(at, one)| tokens[..*at].iter().any(|other| other.name == one.name));
+    match (tokens.is_empty(), twice) {
+        (true, _) => Err("must hold at least one".to_owned()),
+        (false, Some((_, one))) => Err(format!("holds the name `{}` twice", one.name)),
+        (false, None) => Ok(()),
     }
 }
 

@@ -60,6 +60,8 @@ section! {
         list_lag: Duration = default("\"5m\""), within(Duration::ZERO..=days(1));
         /// How long marks gather before a fetch: one request then answers many hooks, and nobody notices half a second.
         linger: Duration = default("\"500ms\""), within(Duration::ZERO..=seconds(60));
+        /// Share of what is ours of the quota that refreshes may have, which go before everything else; beyond it they are refused with 429.
+        refresh_share: f64 = default("0.2"), within(0.0..=1.0);
         /// Whether passes compare whole resources with the upstream. Off, a lost hook is never repaired.
         passes: bool = default("true");
         /// When too many records vanish at once, rows stay and a person decides.

@@ -63,6 +63,7 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
             open_max: common.breaker.open_max.max(common.breaker.open_for),
         },
         patience: PATIENCE,
+        refresh_share: common.refresh_share,
     };
     Ok(Source::new(name, kind.connector, upstream, kind.scope, kind.limits, process, settings))
 }

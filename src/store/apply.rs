@@ -20,6 +20,7 @@ mod fold;
 mod load;
 mod overtaken;
 mod reasons;
+mod seen;
 mod write;
 
 pub(crate) use fold::rested;
@@ -35,11 +36,16 @@ pub enum LearnedBy {
     Pass,
     /// A read that a mark asked for.
     Mark,
-    /// A read that an operator asked for.
+    /// A read that somebody waited for.
     Refresh,
 }
 
 impl LearnedBy {
+    /// Whether the entity itself was looked at, because somebody or something asked for that.
+    pub(crate) fn is_look(self) -> bool {
+        matches!(self, Self::Mark | Self::Refresh)
+    }
+
     /// As it stands in `instep_changes.learned_by`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -23,6 +23,9 @@ const HINT_AHEAD_MAX: Duration = Duration::from_secs(2);
 /// The note of a mark whose removal the budget does not allow.
 pub(crate) const OVER_BUDGET: &str = "not found, but the removal budget is spent";
 
+/// When the last hint came, of a mark that no hint has set: whatever is read from now on answers it.
+const NO_HINT: Timestamp = Timestamp(0);
+
 /// Why an entity is marked from outside a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MarkReason {
@@ -32,7 +35,7 @@ pub enum MarkReason {
     Cascade,
     /// What stands above it changed.
     Parent,
-    /// An operator asks.
+    /// Somebody waits for it, or the wall clock was set.
     Refresh,
 }
 
@@ -187,15 +190,37 @@ impl Store {
         sorted.sort();
         sorted.dedup();
         for part in sorted.chunks(200) {
-            self.run(|| self.mark_once(fence, part, reason)).await?;
+            self.run(|| self.mark_once(fence, part, reason, self.now())).await?;
         }
         Ok(())
     }
 
-    async fn mark_once(&self, fence: &Fence, entities: &[Entity], reason: MarkReason) -> Result<(), Error> {
+    /// Marks records that somebody waits for: they are due at once. Nobody said that they changed, so the next read of them is enough;
+    /// an open mark keeps its hints.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`], [`Kind::Unavailable`].
+    pub async fn want(&self, fence: &Fence, resource: &ResourceName, keys: &[Key]) -> Result<(), Error> {
+        let entities: Vec<_> = keys.iter().map(|key| Entity { resource: resource.clone(), key: key.clone() }).collect();
+        self.run(|| self.mark_once(fence, &entities, MarkReason::Refresh, NO_HINT)).await
+    }
+
+    /// The marks of these records, due or not.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`].
+    pub async fn marks_of(&self, source: &SourceName, resource: &ResourceName, keys: &[Key]) -> Result<Vec<DueMark>, Error> {
+        let mut select = Query::select();
+        select.columns(MARK_COLUMNS).from("instep_mark").and_where(of_resource(source, resource));
+        select.and_where(Expr::col("key").is_in(padded(keys.iter().map(Key::as_str))));
+        let rows = self.reader().query_all(&select).await?;
+        rows.iter().map(|row| due_mark(MarkRow::from_query_result(row, "")?)).collect()
+    }
+
+    async fn mark_once(&self, fence: &Fence, entities: &[Entity], reason: MarkReason, hint_at: Timestamp) -> Result<(), Error> {
         let tx = self.begin(Lane::Work, "set_marks").await?;
         fence.lock(&tx).await?;
-        renew(&tx, fence, entities, reason, self.now()).await?;
+        renew(&tx, fence, entities, reason, (hint_at, self.now())).await?;
         tx.commit().await
     }
 
@@ -223,14 +248,23 @@ impl Store {
 }
 
 /// Marks entities within a transaction.
-pub(crate) async fn renew(tx: &Tx<'_>, fence: &Fence, entities: &[Entity], reason: MarkReason, now: Timestamp) -> Result<(), Error> {
+pub(crate) async fn renew(
+    tx: &Tx<'_>,
+    fence: &Fence,
+    entities: &[Entity],
+    reason: MarkReason,
+    (hint_at, now): (Timestamp, Timestamp),
+) -> Result<(), Error> {
     let fresh = |entity: &Entity| Fresh { entity: entity.clone(), announced_delete: false, not_before: now.0 };
     let fresh: Vec<Fresh> = entities.iter().map(fresh).collect();
     // An open mark keeps its hints; it is renewed, and due at once.
     let mut renewed = OnConflict::columns(["source", "resource", "key"]);
-    renewed.update_columns(["versionless", "last_hint_at", "tick_epoch", "tick_counter", "not_before", "attempts"]);
+    match hint_at {
+        NO_HINT => renewed.update_column("not_before"),
+        _ => renewed.update_columns(["versionless", "last_hint_at", "tick_epoch", "tick_counter", "not_before", "attempts"]),
+    };
     renewed.value("missing_since", Expr::cust("coalesce(instep_mark.missing_since, excluded.missing_since)"));
-    insert(tx, fence, &fresh, reason, now, &renewed).await
+    insert(tx, fence, &fresh, reason, hint_at, &renewed).await
 }
 
 /// A mark from outside a batch.

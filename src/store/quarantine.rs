@@ -161,7 +161,8 @@ impl Store {
             fence.lock(&tx).await?;
             let replayed = remove(&tx, fence.source(), id).await?;
             if replayed {
-                marks::renew(&tx, fence, std::slice::from_ref(entity), MarkReason::Refresh, self.now()).await?;
+                let now = self.now();
+                marks::renew(&tx, fence, std::slice::from_ref(entity), MarkReason::Refresh, (now, now)).await?;
             }
             tx.commit().await?;
             Ok(replayed)

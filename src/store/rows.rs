@@ -25,10 +25,11 @@ pub(crate) struct EntityRow {
     pub(crate) looked_at: Option<i64>,
     pub(crate) hot_ms: i64,
     pub(crate) parent: Option<String>,
+    pub(crate) compared_at: Option<i64>,
 }
 
 /// Its columns.
-pub(crate) const ENTITY_COLUMNS: [&str; 13] = [
+pub(crate) const ENTITY_COLUMNS: [&str; 14] = [
     "key",
     "version_field",
     "version_value",
@@ -42,6 +43,7 @@ pub(crate) const ENTITY_COLUMNS: [&str; 13] = [
     "looked_at",
     "hot_ms",
     "parent",
+    "compared_at",
 ];
 
 impl EntityRow {

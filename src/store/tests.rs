@@ -13,6 +13,7 @@ use crate::store::{
 };
 
 mod cascades;
+mod history;
 mod logs;
 mod order;
 mod rivals;

@@ -29,8 +29,11 @@ fn read(path: &str) -> String {
 /// The tree of a daemon with one source, built as the daemon builds it and never started.
 async fn tree(resources: &str) -> Tree {
     let state = tempfile::tempdir().expect("a directory");
+    let token = state.path().join("token");
+    fs::write(&token, "token-of-an-application").expect("our own folder");
     let text = format!(
-        "[sources.pmp]\nkind = \"productive\"\norganization = 1\ntoken = {{ env = \"NOT_READ_BEFORE_A_REQUEST\" }}\nresources = {resources}\n"
+        "[listen.api]\naddress = \"127.0.0.1:0\"\ntokens = [{{ name = \"p\", token = {{ file = {token:?} }} }}]\n\
+         [sources.pmp]\nkind = \"productive\"\norganization = 1\ntoken = {{ env = \"NOT_READ_BEFORE_A_REQUEST\" }}\nresources = {resources}\n"
     );
     let config = Config::parse("instep.toml", &text).unwrap_or_else(|error| panic!("{error}"));
     let (clock, reporter) = (Clock::system(), Reporter::new());
@@ -42,7 +45,7 @@ async fn tree(resources: &str) -> Tree {
     let source = source_of(&config, "pmp", &config.sources["pmp"], budget, process.clone());
     let sources = vec![Arc::new(source.expect("the source is built"))];
     let bind = || TcpListener::bind("127.0.0.1:0").expect("a port");
-    let sockets = Sockets { hooks: bind(), admin: bind() };
+    let sockets = Sockets { hooks: bind(), admin: bind(), api: Some(bind()) };
     let plan = Plan::new(&config, sockets, process, sources);
     plan.expect("the tree is laid out").tree()
 }

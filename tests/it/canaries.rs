@@ -14,10 +14,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::canaries::{Searcher, forms};
-use crate::support::process::INSTEP;
+use crate::support::process::{INSTEP, free_port};
 use crate::support::universe::{about_task, signature};
 use crate::support::{Database, Engine, Setup, Universe, eventually, on_both};
 
+mod api;
 mod echo;
 mod password;
 mod wrong;
@@ -29,6 +30,8 @@ on_both!(no_secret_and_no_record_leaves_its_place);
 const SOON: Duration = Duration::from_secs(60);
 /// Every target at its most talkative, those too that are quiet unless asked for.
 const EVERYTHING: &str = "trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,sea_orm=trace,sea_orm_migration=trace,sqlx=trace,warp=trace,ractor=trace";
+/// The token of an application.
+const API_TOKEN: &str = "listen.api.tokens";
 /// One step of the sync actor panics; in a build without fail points nothing does.
 const PANIC: &str = "actor:root/sources/source:pmp/sync:tasks::step=1*panic";
 
@@ -43,6 +46,7 @@ struct Stage {
     said: Vec<(String, Vec<u8>)>,
     shown: Vec<(String, Vec<u8>)>,
     template: String,
+    api_port: u16,
 }
 
 /// A text unlike any other, with characters that look different in every form. What a header, a file and a URL can hold.
@@ -57,6 +61,7 @@ async fn no_secret_and_no_record_leaves_its_place(database: Database) {
     stage.refusals().await;
     stage.verbs();
     stage.admin().await;
+    stage.api().await;
     stage.outage().await;
     stage.process();
     stage.universe.stop().await;
@@ -64,6 +69,7 @@ async fn no_secret_and_no_record_leaves_its_place(database: Database) {
     stage.start("json", Some(&echo.url())).await;
     stage.upstream_that_echoes(&echo).await;
     stage.admin().await;
+    stage.api().await;
     stage.process();
     stage.universe.stop().await;
     // No store is opened for these, so once is enough.
@@ -82,13 +88,15 @@ impl Stage {
             std::fs::create_dir(universe.folder(folder)).expect("our own folder");
         }
         let template = std::fs::read_to_string(universe.config()).expect("it was written");
+        // What stands in a list is not declared key by key.
         let secrets: BTreeMap<String, String> =
-            instep::config::example::secrets("productive").into_iter().map(|key| (key, canary())).collect();
+            instep::config::example::secrets("productive").into_iter().chain([API_TOKEN.to_owned()]).map(|key| (key, canary())).collect();
         for (key, text) in &secrets {
             std::fs::write(secret_file(&universe, key), text).expect("our own folder");
         }
         let records = ["first name", "email", "title", "description"].map(|what| (what.to_owned(), canary()));
-        Self { universe, secrets, records: BTreeMap::from(records), said: Vec::new(), shown: Vec::new(), template }
+        let api_port = free_port();
+        Self { universe, secrets, records: BTreeMap::from(records), said: Vec::new(), shown: Vec::new(), template, api_port }
     }
 
     /// The suite's configuration with every secret that there can be.
@@ -108,6 +116,12 @@ impl Stage {
         if self.has_own_password() {
             put("[listen]".to_owned(), format!("password = {}\n[listen]", place("store.password")));
         }
+        let api = format!(
+            "[listen.api]\naddress = \"127.0.0.1:{}\"\ntokens = [{{ name = \"portal\", token = {}, scopes = [\"read\", \"refresh\"] }}]\n[sources.pmp]",
+            self.api_port,
+            place(API_TOKEN)
+        );
+        put("[sources.pmp]".to_owned(), api);
         if let Some(url) = upstream {
             put(format!("url = {:?}", self.universe.sandbox.url), format!("url = {url:?}"));
         }
@@ -251,8 +265,8 @@ impl Stage {
         let output = command.current_dir(self.universe.database.folder()).output().expect("the binary runs");
         let what = format!("instep {} --config {}", arguments.join(" "), config.display());
         let said = [output.stdout.as_slice(), &output.stderr].concat();
-        // Only `decode` is asked to show what a delivery says.
-        if arguments[0] == "decode" { &mut self.shown } else { &mut self.said }.push((what, said));
+        // Only these are asked to show what a delivery or a record says.
+        if matches!(arguments[0], "decode" | "refresh") { &mut self.shown } else { &mut self.said }.push((what, said));
         output
     }
 
@@ -264,7 +278,7 @@ impl Stage {
         std::fs::write(&body_file, body).expect("our own folder");
         std::fs::write(&header_file, headers).expect("our own folder");
         let (body, headers) = (body_file.to_str().expect("a text"), header_file.to_str().expect("a text"));
-        let right: [&[&str]; 12] = [
+        let right: [&[&str]; 14] = [
             &["check"],
             &["check", "--print"],
             &["check", "--json", "--print"],
@@ -276,6 +290,8 @@ impl Stage {
             &["hooks", "list", "pmp", "--json"],
             &["decode", "pmp", body, "--route", "task-updated"],
             &["decode", "pmp", body, "--route", "task-updated", "--headers", headers, "--json"],
+            &["explain", "pmp", "tasks", "1"],
+            &["explain", "pmp", "tasks", "1", "--json"],
             &["migrate"],
         ];
         for arguments in right {
@@ -284,7 +300,7 @@ impl Stage {
             let may_fail = arguments[0] == "migrate";
             assert!(may_fail || output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
-        let wrong: [&[&str]; 11] = [
+        let wrong: [&[&str]; 13] = [
             &["run"],
             &["status", "--nonsense"],
             &["hooks", "create", "nobody"],
@@ -292,6 +308,8 @@ impl Stage {
             &["decode", "nobody", body, "--route", "task-updated"],
             &["decode", "pmp", "nowhere.json", "--route", "task-updated"],
             &["decode", "pmp", body, "--route", "task-exploded"],
+            &["explain", "nobody", "tasks", "1"],
+            &["refresh", "pmp", "nothing", "1"],
             &["init", "productive", "--yes"],
             &["init", "nonsense"],
             &["migrate", "--nonsense"],

@@ -9,6 +9,7 @@ mod support;
 mod ack_first;
 mod ack_is_durable;
 mod actors_md;
+mod api;
 mod asked_passes;
 mod backfill;
 mod canaries;
@@ -17,6 +18,7 @@ mod documents;
 mod duplicates;
 mod durability;
 mod edge;
+mod explain;
 #[cfg(feature = "failpoints")]
 #[path = "../failpoints/failpoints.rs"]
 mod failpoints;
@@ -42,6 +44,7 @@ mod properties;
 mod quarantine;
 mod queries;
 mod ractor_semantics;
+mod refresh;
 mod removal;
 mod rotation;
 mod service;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use instep::clock::Clock;
 
+pub(crate) mod api;
 pub(crate) mod canaries;
 pub(crate) mod database;
 pub(crate) mod hostile;

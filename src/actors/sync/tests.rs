@@ -136,6 +136,7 @@ fn source_of(store: &Store, fake: &Fake, brake: Brake, connector: Productive) ->
         brake,
         breaker: BreakerOptions::default(),
         patience: PATIENCE,
+        refresh_share: 0.2,
     };
     let minute = Shape::Window(Duration::from_secs(60));
     let limit = Limit { id: "token".to_owned(), amount: 1_000, shape: minute, unit: Unit::Requests, share: 1.0 };

@@ -91,7 +91,7 @@ impl Token {
         &self.0
     }
 
-    pub(super) fn is_borne_by(&self, headers: &HeaderMap) -> bool {
+    pub(in crate::http) fn is_borne_by(&self, headers: &HeaderMap) -> bool {
         let Some(value) = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()) else {
             return false;
         };

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::connectors::Unreadable;
-use crate::model::ordering::{self, By, Mark, MarkAction, Observation, Reason, Row, RowAction, Started, Verdict};
-use crate::model::{DeliveryId, Document, Entity, Key, Operation, Push, ResourceName, Tick, Version};
+use crate::model::ordering::{self, Mark, MarkAction, Observation, Reason, Row, RowAction, Started, Verdict};
+use crate::model::{DeliveryId, Document, Entity, Key, ResourceName, Tick, Version};
 use crate::store::apply::overtaken::Below;
 use crate::store::apply::reasons::{mark_reason, why};
-use crate::store::apply::{Applied, Batch, LearnedBy, Observed, ResourceRules, What};
+use crate::store::apply::seen::{by_key, compared_at, content, observation};
+use crate::store::apply::{Applied, Batch, Observed, ResourceRules, What};
 use crate::store::cascade::Cause;
 use crate::store::error::{Error, Kind};
 use crate::store::fence::Fence;
@@ -42,6 +43,8 @@ pub(crate) struct Slot {
     pub(crate) hot_ms: i64,
     /// The key of the record above it, as the last read showed it.
     pub(crate) parent: Option<String>,
+    /// When the last read was issued that showed what is held.
+    pub(crate) compared_at: Option<i64>,
 }
 
 /// What a mark carries beside what the rule knows.
@@ -146,6 +149,7 @@ impl Slot {
         (self.first_change, self.last_change) = (stored.first_change, stored.last_change);
         (self.looked_at, self.hot_ms) = (stored.looked_at, stored.hot_ms);
         self.parent = stored.parent;
+        self.compared_at = stored.compared_at;
     }
 
     pub(crate) fn load_mark(&mut self, stored: MarkRow) {
@@ -256,10 +260,11 @@ impl<'a> Fold<'a> {
             RowAction::Raise => self.raise(observed, slot),
             RowAction::Tombstone => self.bury(observed, slot, rules, was_live, unannounced),
         }
-        if !was_live && self.batch.learned_by == LearnedBy::Mark {
+        slot.compared_at = compared_at(slot.compared_at, seen, verdict.row, &rules.spans);
+        if !was_live && self.batch.learned_by.is_look() {
             self.cause_unheld(observed, unannounced);
         }
-        if self.batch.learned_by == LearnedBy::Mark && matches!(seen, Observation::Read { .. }) {
+        if self.batch.learned_by.is_look() && matches!(seen, Observation::Read { .. }) {
             slot.looked(self.now);
         }
         self.note_mark(observed, seen, verdict, rules, slot, had_mark);
@@ -414,7 +419,7 @@ impl<'a> Fold<'a> {
         }
         let soon = slot.rested(self.now.plus(self.batch.linger), self.now);
         let read = matches!(seen, Observation::Read { .. } | Observation::Gone { .. });
-        let looked = read && self.batch.learned_by == LearnedBy::Mark;
+        let looked = read && self.batch.learned_by.is_look();
         if looked {
             slot.book.attempts = 0;
         }
@@ -466,35 +471,4 @@ impl<'a> Fold<'a> {
         }
         self.done.refused.push(Refused { entity: observed.entity.clone(), delivery: observed.delivery, unreadable });
     }
-}
-
-/// What the rule is asked; `None` for what it does not know.
-fn observation(what: &What) -> Option<Observation> {
-    Some(match what {
-        What::Event(event) => {
-            Observation::Push { delete: event.operation == Operation::Delete, version: event.version.clone(), hash: event.push.hash() }
-        }
-        What::Record { by, started, record } => {
-            let (version, hash) = (record.version.clone(), record.document.hash);
-            Observation::Read { by: *by, started: *started, version, hash, in_scope: record.in_scope }
-        }
-        What::Missing { started } => Observation::Missing { started: *started },
-        What::Gone { started, .. } => Observation::Gone { started: *started },
-        What::Unreadable { .. } => return None,
-    })
-}
-
-fn content(what: &What) -> Option<Content> {
-    match what {
-        What::Record { record, .. } => Some(Content { document: record.document.clone(), changed_at: record.changed_at }),
-        What::Event(event) => match &event.push {
-            Push::Whole(document) => Some(Content { document: document.clone(), changed_at: None }),
-            Push::Hint => None,
-        },
-        _ => None,
-    }
-}
-
-fn by_key(seen: &Observation) -> bool {
-    matches!(seen, Observation::Read { by: By::Key, .. } | Observation::Gone { .. })
 }

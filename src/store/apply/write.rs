@@ -170,7 +170,7 @@ async fn stored_payloads(context: &Context<'_>, done: &Done) -> Result<HashMap<E
     Ok(payloads)
 }
 
-const ENTITY: [&str; 20] = [
+const ENTITY: [&str; 21] = [
     "source",
     "resource",
     "key",
@@ -188,12 +188,13 @@ const ENTITY: [&str; 20] = [
     "looked_at",
     "hot_ms",
     "parent",
+    "compared_at",
     "changed_at",
     "payload",
     "raw",
 ];
 /// How many of [`ENTITY`] stand before the content.
-const WITHOUT_CONTENT: usize = 17;
+const WITHOUT_CONTENT: usize = 18;
 /// Where the version begins, after the key.
 const AFTER_KEY: usize = 3;
 
@@ -247,6 +248,7 @@ fn entity_values(context: &Context<'_>, entity: &Entity, slot: &Slot) -> Vec<Exp
         slot.looked_at.into(),
         slot.hot_ms.into(),
         slot.parent.clone().into(),
+        slot.compared_at.into(),
     ];
     let mut values: Vec<Expr> = values.into_iter().map(Expr::val).collect();
     values.push(Expr::val(content.and_then(|content| content.changed_at).map(|at| at.0)));

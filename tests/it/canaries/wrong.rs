@@ -1,6 +1,6 @@
 //! Configurations in which a secret stands itself, where only its place may stand: every verb refuses them without repeating it.
 
-use super::{Stage, file_name};
+use super::{API_TOKEN, Stage, file_name};
 use crate::support::process::INSTEP;
 
 /// Every way of writing a secret down that people have thought of so far.
@@ -8,8 +8,11 @@ pub(crate) fn configurations(stage: &mut Stage) {
     let mut texts = Vec::new();
     let base = "[sources.pmp]\nkind = \"productive\"\norganization = 435\n";
     let token = "token = { env = \"TOKEN\" }\n";
-    let secrets: Vec<(String, String)> =
-        instep::config::example::secrets("productive").into_iter().map(|key| (key.clone(), stage.secret(&key))).collect();
+    let secrets: Vec<(String, String)> = instep::config::example::secrets("productive")
+        .into_iter()
+        .chain([API_TOKEN.to_owned()])
+        .map(|key| (key.clone(), stage.secret(&key)))
+        .collect();
     for (key, secret) in &secrets {
         let (table, name) = key.rsplit_once('.').expect("a path");
         let table = table.replace("<name>", "pmp");
@@ -28,7 +31,10 @@ pub(crate) fn configurations(stage: &mut Stage) {
             format!("{{ env = \"{secret}\", file = \"/x\" }}"),
             format!("{{ env = [\"{secret}\"] }}"),
         ] {
-            texts.push(format!("{head}{name} = {value}\n"));
+            texts.push(match key.as_str() {
+                API_TOKEN => format!("{head}address = \"127.0.0.1:1\"\n{name} = [{{ name = \"portal\", token = {value} }}]\n"),
+                _ => format!("{head}{name} = {value}\n"),
+            });
         }
     }
     let password = stage.secret("store.password");
