@@ -39,6 +39,7 @@ pub mod control;
 mod demands;
 pub mod door;
 pub mod history;
+pub mod home;
 pub mod intake;
 mod invitations;
 pub mod janitor;
@@ -48,6 +49,7 @@ pub mod limiter;
 pub mod listener;
 mod meter;
 pub mod owner;
+pub mod probe;
 mod pushes;
 pub mod reconciler;
 mod refresh;
@@ -90,7 +92,7 @@ impl Plan {
     /// # Errors
     /// When the admin token cannot be made or read.
     pub fn new(config: &Config, sockets: Sockets, process: source::Process, sources: Vec<Arc<Source>>) -> Result<Self, String> {
-        let source::Process { store, health, clock, reporter, state } = process;
+        let source::Process { store, health, clock, reporter, state, .. } = process;
         let (roster, critical) = (Roster::default(), watchdog::Critical::default());
         let (queue, answers) = (journal::Journal::new(health), answers::Answers::new(clock));
         let door = door::Doors::new(&sources, &queue, &answers, &reporter);
@@ -133,6 +135,7 @@ impl Plan {
                 overlong,
                 clock,
                 anchors: anchored_at,
+                reached: home::reached_file(&state),
                 reporter: reporter.clone(),
             },
             hooks: listener::Options {

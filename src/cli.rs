@@ -11,6 +11,7 @@ use crate::config::Config;
 
 mod client;
 
+pub mod adopt;
 pub mod check;
 pub mod coverage;
 pub mod decode;
@@ -65,6 +66,8 @@ enum Verb {
     Init(init::Args),
     /// Create, list or delete the webhook registrations of a source
     Hooks(hooks::Args),
+    /// Manage the webhooks of a source from here, after its database came from elsewhere
+    Adopt(adopt::Args),
     /// Save what an upstream says of its resources, for typed views
     Metadata(metadata::Args),
     /// Show what a captured delivery would do
@@ -108,6 +111,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Init(args) => init::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Hooks(args) => hooks::run(&args),
+        Verb::Adopt(args) => adopt::run(&args),
         Verb::Metadata(args) => metadata::run(&args),
         Verb::Decode(args) => decode::run(&args),
         Verb::Status(args) => status::run(&args),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::model::ordering::{By, Spans};
-use crate::model::{Delivery, Document, HookRequest, Key, ResourceName, Version};
+use crate::model::{Delivery, Document, HookRequest, Key, Operation, ResourceName, Version};
 use crate::reconcile::{Lists, Mode};
 
 pub mod akeneo;
@@ -29,7 +29,7 @@ pub mod signature;
 
 pub use feeds::{FeedOrder, FeedPage, FeedPosition, FeedRow, FeedSpec};
 pub use hooks::{
-    Flow, HookPolicy, HookSecret, Ignored, Inviting, Overload, Refusal, Resume, Retiring, RetryAfter, SecretForm, Statements, Verified,
+    Cap, Flow, HookPolicy, HookSecret, Ignored, Inviting, Overload, Refusal, Resume, Retiring, RetryAfter, SecretForm, Statements, Verified,
 };
 pub use registrations::{Making, Registered, Registration, RegistrationError};
 pub use session::{Login, Session};
@@ -291,6 +291,10 @@ pub trait Connector: Send + Sync + 'static {
     fn hook_routes(&self) -> Vec<&'static str>;
     /// How the edge treats the deliveries of a route; `None`: there is no such route, which is answered like a bad signature.
     fn hook_policy(&self, route: &str) -> Option<HookPolicy>;
+    /// The routes by which such a change is announced; none: by none.
+    fn announced_by(&self, _resource: &ResourceName, _operation: Operation) -> Vec<&'static str> {
+        Vec::new()
+    }
     /// The route that the upstream is about to end, if there is one here.
     fn retiring(&self) -> Option<Retiring> {
         None

@@ -4,7 +4,7 @@
 //! then the tree starts. Stop is the reverse, each actor with its own deadline.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +90,8 @@ pub struct Daemon {
     /// Its store.
     pub store: Store,
     stop: CancellationToken,
+    /// Where it stands how far the database has come.
+    reached: PathBuf,
     root: JoinHandle<Result<Ended, String>>,
     /// How the tree ended, once it has: it can be waited for only once.
     outcome: Option<Outcome>,
@@ -104,10 +106,16 @@ impl Daemon {
         let reporter = Reporter::new();
         let store = open(config, state, clock, &stop).await?;
         std::fs::create_dir_all(state)?;
-        let process =
-            Process { store: store.clone(), health: StoreHealth::default(), clock, reporter: reporter.clone(), state: state.to_owned() };
+        let process = Process {
+            store: store.clone(),
+            health: StoreHealth::default(),
+            clock,
+            reporter: reporter.clone(),
+            state: state.to_owned(),
+            identity: actors::home::identity(state).map_err(StartError::Tree)?,
+        };
         let sources = build(config, &process)?;
-        while let Err(error) = prepare(&store, &sources, clock).await {
+        while let Err(error) = prepare(&store, &sources, &process, clock).await {
             wait_for_store(error, &stop).await?;
         }
         let (hooks, admin) = (sockets.hooks.local_addr()?, sockets.admin.local_addr()?);
@@ -116,7 +124,7 @@ impl Daemon {
         plan.watch_root(&cx.life);
         #[expect(clippy::disallowed_methods, reason = "the root of the supervision tree has no supervisor but the process")]
         let root = tokio::spawn(async move { run_root(plan.tree(), cx).await.map_err(|error| error.to_string()) });
-        Ok(Self { hooks, admin, sources, store, stop, root, outcome: None })
+        Ok(Self { hooks, admin, sources, store, stop, reached: actors::home::reached_file(state), root, outcome: None })
     }
 
     /// Waits until the daemon ends by itself or is stopped.
@@ -139,6 +147,7 @@ impl Daemon {
     pub async fn stop(mut self) -> Outcome {
         self.stop.cancel();
         let outcome = self.ended().await;
+        actors::home::note_reached(&self.store, &self.reached).await;
         if let Err(error) = self.store.close().await {
             tracing::warn!(%error, "the store was not closed cleanly");
         }
@@ -165,12 +174,13 @@ async fn open(config: &Config, state: &Path, clock: Clock, stop: &CancellationTo
 }
 
 /// Brings the store to where the tree can begin. What was done stays done, so all of it may be tried again.
-async fn prepare(store: &Store, sources: &[Arc<Source>], clock: Clock) -> Result<(), store::Error> {
+async fn prepare(store: &Store, sources: &[Arc<Source>], process: &Process, clock: Clock) -> Result<(), store::Error> {
     service::status("migrating the store");
     store.migrate().await?;
     for source in sources {
         store.install_views(&source.name, source.connector.resources()).await?;
     }
+    actors::home::arrive(store, &process.state, &process.identity.host, sources).await?;
     note_downtime(store, sources, clock).await
 }
 

@@ -296,6 +296,8 @@ reports! {
     ResumeAsked(source) warn "deliveries have stopped: the sender is asked to resume" counts "resumes_asked";
     /// Times such a request failed.
     ResumeRefused(source; error: String) error "the sender could not be asked to resume" counts "resumes_refused";
+    /// Changes that a feed or a pass showed and of which no webhook told.
+    WebhooksMissed(source; changes: u64) warn "no webhook told of changes" counts "webhooks_missed" by changes;
     /// Webhook registrations changed upstream.
     RegistrationChanged(source, operation) info "webhook registration changed" counts "registrations_changed";
     /// Sources fenced because another process owns them.
@@ -331,6 +333,10 @@ gauges! {
     BreakerOpen(source, endpoint) sets "breaker_open";
     /// 1 while a source receives deliveries, 0 while it lives on polling.
     LiveMode(source) sets "live_mode";
+    /// 1 while the public address leads to this process, 0 while it does not.
+    PublicUrlOk(source) sets "public_url_ok";
+    /// Days until the certificate of the public address ends.
+    CertificateDaysLeft(source) sets "certificate_days_left";
     /// Bytes of the database files.
     StoreBytes(file) sets "store_bytes";
     /// For how long a reader has held back the store's own cleaning, in seconds.

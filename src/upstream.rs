@@ -14,10 +14,13 @@ use url::Url;
 use crate::connectors::{Connector, Credential, Login, Request, Response, Session};
 use crate::quota::headers;
 
+mod public;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+
+pub use public::{Answer as PublicAnswer, PublicUrl};
 
 /// Why there is no complete answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,6 +13,7 @@ mod m0003_logs;
 mod m0004_invitations;
 mod m0005_wishes;
 mod m0006_histories;
+mod m0007_homes;
 
 /// The steps in their order.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_invitations::Invitations),
             Box::new(m0005_wishes::Wishes),
             Box::new(m0006_histories::Histories),
+            Box::new(m0007_homes::Homes),
         ]
     }
 

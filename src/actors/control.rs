@@ -41,6 +41,7 @@ impl Control for Desk {
             match verb.as_str() {
                 "hooks" => self.hooks(source, &request).await,
                 "probe" => self.probe(source).await,
+                "adopt" => source.adopt().await.map(|()| json!({ "adopted": name })).map_err(unavailable),
                 "decode" => self.decode(source, &request).await,
                 "coverage" => self.coverage(source, &request).await,
                 "gaps" => self.gaps(source, &request).await,
@@ -199,7 +200,9 @@ fn unavailable(error: store::Error) -> ControlError {
 
 fn refused(error: HooksError) -> ControlError {
     match error {
-        HooksError::Configuration(_) | HooksError::Registration(_) | HooksError::Invitation(_) => ControlError::Conflict(error.to_string()),
+        HooksError::Configuration(_) | HooksError::Suspended(_) | HooksError::Registration(_) | HooksError::Invitation(_) => {
+            ControlError::Conflict(error.to_string())
+        }
         HooksError::Ask(_) | HooksError::Store(_) | HooksError::Secrets(_) => ControlError::Unavailable(error.to_string()),
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::answers::Answers;
 use super::ask::guarded;
 use super::journal::{Journal, Room};
+use super::probe;
 use super::source::Source;
 use crate::clock::Timestamp;
 use crate::connectors::{HookPolicy, HookSecret, Overload as OnOverload, Refusal as Refused, RetryAfter};
@@ -18,6 +19,10 @@ use crate::http::BoxFuture;
 use crate::http::hooks::{Door, Manner, Overload, Refusal, RequestHead, SourceDoor, Unavailable, Verdict, VerifiedDelivery};
 use crate::model::{Delivery, DeliveryId, HookRequest};
 use crate::report::{AckSeconds, DeliveryAccepted, DeliveryRefused, SecretsReread, StrangerRefused};
+
+mod ceiling;
+
+use ceiling::Ceiling;
 
 /// What a refused caller is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -27,6 +32,9 @@ const REREAD_EVERY: Duration = Duration::from_secs(1);
 const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 /// Between two gaps that a request opened which may have been anybody's: its price is that of a regular sweep.
 const UNPROVEN_GAP_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// The cause of a gap: the sender has reached the most that it sends.
+const CAP: &str = "cap";
 
 /// All sources' doors.
 #[derive(Clone)]
@@ -46,6 +54,7 @@ impl Doors {
                 answers: answers.clone(),
                 secrets: Mutex::default(),
                 unproven_gap_at: Mutex::default(),
+                ceiling: Ceiling::default(),
             };
             (source.name.to_string(), Arc::new(door))
         };
@@ -70,6 +79,7 @@ struct HookDoor {
     secrets: Mutex<Secrets>,
     /// When a request that may have been anybody's last opened a gap, in monotonic time.
     unproven_gap_at: Mutex<Option<Duration>>,
+    ceiling: Ceiling,
 }
 
 #[derive(Clone, Default)]
@@ -179,6 +189,12 @@ impl SourceDoor for HookDoor {
 
     fn verify(&self, mut head: RequestHead, body: Bytes, now: Timestamp) -> BoxFuture<'_, Verdict> {
         Box::pin(async move {
+            if head.route == probe::ROUTE {
+                let header = head.headers.iter().find(|(name, _)| name == probe::HEADER);
+                let is_ours = header.is_some_and(|(_, value)| self.source.probe.take(self.source.name.as_str(), value));
+                let taken = VerifiedDelivery { head, body, received_at: now, dedupe: String::new() };
+                return if is_ours { Verdict::Accepted(taken) } else { Verdict::Refused(Refusal::Signature("mismatch")) };
+            }
             let request = HookRequest { route: head.route.clone(), query: head.query.clone(), headers: head.headers.clone(), body };
             let mut secrets = self.secrets();
             if secrets.read_at.is_some() && secrets.registrations != self.source.registrations.load(Ordering::Acquire) {
@@ -215,6 +231,10 @@ impl SourceDoor for HookDoor {
     fn journal(&self, delivery: VerifiedDelivery) -> BoxFuture<'_, Result<(), Unavailable>> {
         Box::pin(async move {
             let VerifiedDelivery { head, body, received_at, dedupe } = delivery;
+            if head.route == probe::ROUTE {
+                // It has come back, and that was all.
+                return Ok(());
+            }
             let request = HookRequest { route: head.route, query: head.query, headers: head.headers, body };
             // The id is made before the first try, so that an unknown commit outcome can be tried again.
             let delivery = Delivery { id: DeliveryId(Uuid::now_v7()), source: self.source.name.clone(), received_at, dedupe, request };
@@ -224,8 +244,13 @@ impl SourceDoor for HookDoor {
         })
     }
 
-    fn answered(&self, status: u16, took: Duration) {
-        self.answers.count(&self.source.name, status, None);
+    fn answered(&self, route: &str, status: u16, took: Duration) {
+        if route == probe::ROUTE {
+            return;
+        }
+        let cap = self.source.policy(route).and_then(|policy| policy.cap);
+        let is_reached = cap.is_some_and(|cap| self.ceiling.is_reached(cap, self.source.clock.monotonic()));
+        self.answers.count(&self.source.name, status, is_reached.then_some(CAP));
         let source = self.source.name.to_string();
         self.source.reporter.observe(AckSeconds { source: source.clone() }, took);
         self.source.reporter.emit(DeliveryAccepted { source });

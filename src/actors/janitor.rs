@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::meter;
 use super::source::Source;
+use super::{home, meter};
 use crate::clock::{Anchors, Clock};
 use crate::report::{ReaderOverlong, ReaderSeconds, Reporter, RowsExpired, SettingRisky, StoreBytes};
 use crate::store::{LongReader, RetentionOptions, Store};
@@ -46,6 +46,8 @@ pub struct Options {
     pub clock: Clock,
     /// Where the wall clock's anchors are kept.
     pub anchors: PathBuf,
+    /// Where it stands how far the database has come.
+    pub reached: PathBuf,
     /// Where removals are reported.
     pub reporter: Reporter,
 }
@@ -101,6 +103,7 @@ impl Work for Janitor {
                 self.options.reporter.emit(RowsExpired { table: table.to_owned(), rows });
             }
         }
+        home::note_reached(&self.options.store, &self.options.reached).await;
         // As above.
         let _ = self.options.store.checkpoint().await;
         self.look_at_readers().await;

@@ -2,7 +2,11 @@
 //!
 //! It watches them (some upstreams switch a registration off after failed deliveries, without a word) and says how changes reach
 //! us. Making and removing them is done when an operator asks (`instep hooks`), with the managing credential, and always by
-//! looking first: a create that was cut off is found by its address, and surplus of ours is removed.
+//! looking first: a create that was cut off is found by its address, and surplus of ours is removed. What an operator has had made and
+//! what is then dead or missing is made again.
+//!
+//! It also looks whether webhooks are lost: by registrations (`watch`), by what feeds and passes show (`silence`), and by the public address
+//! (`super::probe`). Each opens a gap, which passes repair.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -10,6 +14,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::ask::AskError;
+use super::probe::Prober;
 use super::source::{LiveMode, Source};
 use crate::connectors::{HookSecret, Making, ReadError, Registered, RegistrationError, Request, Response};
 use crate::quota::Class;
@@ -17,12 +22,14 @@ use crate::report::{LiveMode as LiveModeGauge, RegistrationChanged, RouteSilent}
 use crate::store::{self, Fence};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 
-/// Registrations are looked at this often: a switched-off one costs the deliveries of that time, which a pass repairs.
-const LOOK_EVERY: Duration = Duration::from_secs(600);
-/// After a failure.
+mod silence;
+mod watch;
+
+use silence::Silence;
+use watch::Ill;
+
+/// Registrations that could not be looked at are looked at again after this, or sooner where they always are.
 const RETRY: Duration = Duration::from_secs(60);
-/// Between two times at which registrations are switched on again.
-const MEND_EVERY: Duration = Duration::from_secs(3600);
 /// Between two looks at a route that its upstream has ended.
 const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Pages of registrations; an upstream that lists more is not listing ours.
@@ -32,18 +39,25 @@ const PAGES_MAX: usize = 50;
 pub fn spec(source: Arc<Source>) -> ChildSpec {
     let waker = source.keeper.clone();
     worker("keeper", Meltdown::Park, Duration::from_secs(3), waker, move || Keeper {
+        silence: Silence::new(&source),
         source: Arc::clone(&source),
+        looks_at: Duration::ZERO,
         mends_at: None,
         told_at: None,
+        prober: Prober::default(),
     })
 }
 
 struct Keeper {
     source: Arc<Source>,
-    /// When registrations that the upstream has switched off may be switched on again, in monotonic time.
+    /// When registrations are looked at again, in monotonic time.
+    looks_at: Duration,
+    /// When registrations that the upstream has switched off may be put right again, in monotonic time.
     mends_at: Option<Duration>,
     /// When it was last looked whether an ended route is still heard.
     told_at: Option<Duration>,
+    prober: Prober,
+    silence: Silence,
 }
 
 impl Keeper {
@@ -63,22 +77,65 @@ impl Keeper {
         Ok(())
     }
 
-    /// Switches on again what the upstream has switched off: not at the first look of a life, and not more than once an hour, since
-    /// an upstream may take away for good what is resumed too often. An operator may at any time, by `instep hooks create`.
-    async fn mend(&mut self, cx: &Context, fence: &Fence, standing: &[Registered]) -> Result<(), HooksError> {
-        let (source, now) = (Arc::clone(&self.source), self.source.clock.monotonic());
-        let mends_at = *self.mends_at.get_or_insert(now + LOOK_EVERY / 2);
-        let ill: Vec<&Registered> =
-            standing.iter().filter(|one| !one.healthy && source.connector.mend_registration(one).is_some()).collect();
-        if ill.is_empty() || now < mends_at {
+    /// Puts right what the upstream has switched off, and what was there and is missing: not at the first look of a life, and not more than
+    /// once in `watch.mend`, since an upstream may take away for good what comes back too often. An operator may at any time, by
+    /// `instep hooks create`.
+    async fn mend(&mut self, cx: &Context, fence: &Fence, standing: &[Registered], ill: &Ill) -> Result<(), HooksError> {
+        let (source, now, watch) = (Arc::clone(&self.source), self.source.clock.monotonic(), self.source.settings.watch);
+        let mends_at = *self.mends_at.get_or_insert(now + watch.look / 2);
+        let is_mendable = |one: &&Registered| !one.healthy && source.connector.mend_registration(one).is_some();
+        let mendable: Vec<&Registered> = standing.iter().filter(is_mendable).collect();
+        if mendable.is_empty() && ill.routes.is_empty() || now < mends_at || source.may_manage().is_err() {
             return Ok(());
         }
-        self.mends_at = Some(now + MEND_EVERY);
-        for registered in ill {
+        self.mends_at = Some(now + watch.mend);
+        for registered in &mendable {
             tracing::warn!(source = %source.name, route = registered.route.as_deref(), state = %registered.state, "a registration is switched on again");
             source.mend_hook(cx, fence, registered).await?;
         }
+        let is_mended = |route: &&String| mendable.iter().any(|one| one.route.as_ref() == Some(*route));
+        let lost: BTreeSet<String> = ill.routes.iter().filter(|route| !is_mended(route)).cloned().collect();
+        if !lost.is_empty() {
+            tracing::warn!(source = %source.name, routes = lost.len(), "registrations that are dead or missing are made again");
+            source.make_hooks(cx, fence, Some(&lost)).await?;
+        }
+        // What was put right is to be seen soon, for until then the gap goes on.
+        self.looks_at = Duration::ZERO;
         Ok(())
+    }
+
+    /// Looks at the registrations where that is due; how long until it is.
+    async fn look(&mut self, cx: &Context) -> Duration {
+        let (source, now) = (Arc::clone(&self.source), self.source.clock.monotonic());
+        let every = source.settings.watch.look;
+        if source.settings.public_url.is_none() || !source.settings.manages_hooks {
+            source.note_unwatched().await;
+            return every;
+        }
+        if self.looks_at > now {
+            return self.looks_at - now;
+        }
+        self.looks_at = now + every;
+        let Some(fence) = source.fence(cx).await else { return every };
+        match source.watch_hooks(cx, &fence).await {
+            Ok(registered) => {
+                source.note_hooks(&registered);
+                if let Err(error) = self.keep(cx, &fence, &registered).await {
+                    tracing::warn!(source = %source.name, %error, "registrations could not be put right");
+                }
+            }
+            Err(HooksError::Registration(RegistrationError::NotInPlan)) => source.note_hooks(&[]),
+            Err(error) => {
+                tracing::warn!(source = %source.name, %error, "webhook registrations could not be looked at");
+                self.looks_at = now + RETRY.min(every);
+            }
+        }
+        self.looks_at.saturating_sub(source.clock.monotonic())
+    }
+
+    async fn keep(&mut self, cx: &Context, fence: &Fence, standing: &[Registered]) -> Result<(), HooksError> {
+        let ill = self.source.compare_hooks(fence, standing).await?;
+        self.mend(cx, fence, standing, &ill).await
     }
 }
 
@@ -88,29 +145,17 @@ impl Work for Keeper {
         if let Err(error) = self.tell_of_an_ended_route().await {
             tracing::debug!(source = %source.name, %error, "the last delivery could not be looked up");
         }
-        let resume_in = source.resume_pushes(cx).await.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
-        if source.settings.public_url.is_none() || !source.settings.manages_hooks {
-            source.note_unwatched().await;
-            return Ok(Rest::For(resume_in));
-        }
-        let Some(fence) = source.fence(cx).await else { return Ok(Rest::For(RETRY)) };
-        match source.watch_hooks(cx, &fence).await {
-            Ok(registered) => {
-                source.note_hooks(&registered);
-                if let Err(error) = self.mend(cx, &fence, &registered).await {
-                    tracing::warn!(source = %source.name, %error, "a registration could not be switched on again");
-                }
-                Ok(Rest::For(resume_in))
-            }
-            Err(HooksError::Registration(RegistrationError::NotInPlan)) => {
-                source.note_hooks(&[]);
-                Ok(Rest::For(LOOK_EVERY))
-            }
-            Err(error) => {
-                tracing::warn!(source = %source.name, %error, "webhook registrations could not be looked at");
-                Ok(Rest::For(RETRY))
+        let mut rest = source.settings.watch.look;
+        rest = rest.min(source.resume_pushes(cx).await.unwrap_or(rest));
+        rest = rest.min(self.look(cx).await);
+        rest = rest.min(self.prober.turn(&source).await.unwrap_or(rest));
+        if source.settings.public_url.is_some() && source.suspended().is_none() {
+            match self.silence.turn(&source).await {
+                Ok(span) => rest = rest.min(span),
+                Err(error) => tracing::debug!(source = %source.name, %error, "what webhooks told could not be looked up"),
             }
         }
+        Ok(Rest::For(rest))
     }
 }
 
@@ -120,6 +165,9 @@ pub enum HooksError {
     /// The configuration does not allow it.
     #[error("{0}")]
     Configuration(&'static str),
+    /// The registrations are another's, until somebody says otherwise.
+    #[error("managing webhooks is suspended: {0}")]
+    Suspended(String),
     /// The upstream said no.
     #[error(transparent)]
     Registration(#[from] RegistrationError),
@@ -175,9 +223,16 @@ impl Source {
     /// # Errors
     /// [`HooksError`]. What was made before stays and is found by the next call.
     pub async fn create_hooks(&self, cx: &Context, fence: &Fence) -> Result<Vec<Registered>, HooksError> {
+        self.make_hooks(cx, fence, None).await
+    }
+
+    /// As [`Self::create_hooks`], of these routes only.
+    async fn make_hooks(&self, cx: &Context, fence: &Fence, only: Option<&BTreeSet<String>>) -> Result<Vec<Registered>, HooksError> {
+        self.may_manage()?;
         let standing = self.list_hooks(cx, fence).await?;
         let mut covered = BTreeSet::new();
-        for registered in &standing {
+        let is_meant = |route: &str| only.is_none_or(|only| only.contains(route));
+        for registered in standing.iter().filter(|one| is_meant(one.route.as_deref().unwrap_or_default())) {
             let route = registered.route.clone().unwrap_or_default();
             let can_stand = registered.healthy || self.connector.mend_registration(registered).is_some();
             // A second one for the same route would deliver everything twice.
@@ -188,9 +243,13 @@ impl Source {
                 self.keep_secret(fence, registered).await?;
             }
         }
+        for registration in self.connector.registrations().into_iter().filter(|one| !is_meant(&one.route)) {
+            covered.insert(registration.route);
+        }
         self.make_missing(cx, fence, standing, &covered).await?;
         let standing = self.list_hooks(cx, fence).await?;
         self.note_hooks(&standing);
+        self.compare_hooks(fence, &standing).await?;
         Ok(standing)
     }
 
@@ -204,7 +263,9 @@ impl Source {
     ) -> Result<(), HooksError> {
         let target = self.targets()?;
         let secrets = self.hook_secrets().await.map_err(HooksError::Secrets)?;
-        for wanted in self.connector.registrations().into_iter().filter(|wanted| !covered.contains(&wanted.route)) {
+        let instance = self.store.instance_name().await?;
+        for mut wanted in self.connector.registrations().into_iter().filter(|wanted| !covered.contains(&wanted.route)) {
+            wanted.title = format!("{} {instance}", wanted.title);
             let is_its = |secret: &&HookSecret| secret.route.as_deref() == Some(&wanted.route);
             let secrets: Vec<HookSecret> = secrets.iter().filter(is_its).cloned().collect();
             let making = Making { target: &target(&wanted.route), secrets: &secrets, standing: &standing };
@@ -247,10 +308,21 @@ impl Source {
         Ok(standing.len())
     }
 
-    /// An answer as it came: what it says depends on what registrations are expected.
-    async fn ask_whole(&self, cx: &Context, fence: &Fence, request: &Request) -> Result<Response, AskError> {
+    /// Whether registrations may be changed now.
+    pub(super) fn may_manage(&self) -> Result<(), HooksError> {
+        if !self.settings.may_manage {
+            return Err(HooksError::Configuration("manage = false: registrations are only watched"));
+        }
+        self.suspended().map_or(Ok(()), |why| Err(HooksError::Suspended(why)))
+    }
+
+    /// An answer as it came: what it says depends on what registrations are expected. Whatever is no question needs the right to manage.
+    async fn ask_whole(&self, cx: &Context, fence: &Fence, request: &Request) -> Result<Response, HooksError> {
+        if request.method != http::Method::GET {
+            self.may_manage()?;
+        }
         let answer = self.ask(cx, fence, Class::Refresh, request, |response| Ok(response.clone())).await;
-        answer.map(|answer| answer.what).map_err(|(error, _)| error)
+        Ok(answer.map_err(|(error, _)| error)?.what)
     }
 
     async fn remove_hook(&self, cx: &Context, fence: &Fence, registered: &Registered) -> Result<(), HooksError> {
@@ -264,8 +336,8 @@ impl Source {
     }
 
     async fn keep_secret(&self, fence: &Fence, registered: &Registered) -> Result<(), store::Error> {
-        let (Some(route), Some(secret)) = (&registered.route, &registered.secret) else { return Ok(()) };
-        self.store.put_registration(fence, route, &registered.id, Some(secret), &registered.state).await?;
+        let Some(route) = &registered.route else { return Ok(()) };
+        self.store.put_registration(fence, route, &registered.id, registered.secret.as_deref(), &registered.state).await?;
         self.registrations.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }

@@ -69,6 +69,7 @@ impl Source {
     /// Asks a sender that has stopped to deliver again, where that is due; how long until it may be.
     pub(super) async fn resume_pushes(&self, cx: &Context) -> Option<Duration> {
         let Resume { request, after } = self.connector.resume().filter(|_| self.settings.public_url.is_some())?;
+        self.may_manage().ok()?;
         let wait = self.pushes.due_in(self.clock.monotonic(), after)?;
         if !wait.is_zero() {
             return Some(wait);

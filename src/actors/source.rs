@@ -12,19 +12,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::demands::Demands;
+use super::home::Identity;
 use super::journal::StoreHealth;
 use super::limiter;
+use super::probe::{self, Probe};
 use super::pushes::Pushes;
 use super::session::Sessions;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Secrets;
 use crate::connectors::{Connector, HookPolicy, HookSecret, ResourceSpec, SecretForm};
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
 use crate::quota::{BreakerOptions, Limits, RefreshShare};
 use crate::reconcile::Schedule;
-use crate::report::{Reporter, ViewLost};
-use crate::store::{Fence, Kind, Store};
+use crate::report::{GapOpened, Reporter, ViewLost};
+use crate::store::{Fence, Gap, Kind, Store};
 use crate::supervision::{Context, Waker};
 use crate::upstream::Upstream;
 
@@ -47,6 +49,10 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// A credential for managing registrations is configured.
     pub manages_hooks: bool,
+    /// Registrations may be changed, and are not only watched.
+    pub may_manage: bool,
+    /// How lost webhooks are noticed.
+    pub watch: Watch,
     /// Signature tokens of webhooks that were made by hand, each with the route it was issued for (`None`: any).
     pub secrets: Vec<(Option<&'static str>, Secrets)>,
     /// Removal budget of rule 11.
@@ -57,6 +63,28 @@ pub struct Settings {
     pub patience: Duration,
     /// Share of what is ours of the quota that refreshes may have.
     pub refresh_share: f64,
+}
+
+/// How lost webhooks are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Between two looks at the registrations.
+    pub look: Duration,
+    /// Between two times at which registrations are put right.
+    pub mend: Duration,
+    /// Between two probes of the public address; 0: none.
+    pub probe: Duration,
+    /// A delivery that comes later after its change counts as missed.
+    pub late: Duration,
+    /// So many missed within an hour open a gap.
+    pub missed: u32,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self { look: minute * 4, mend: minute * 60, probe: minute * 4, late: minute * 5, missed: 5 }
+    }
 }
 
 /// How many rows may vanish unannounced.
@@ -89,6 +117,8 @@ pub struct Process {
     pub reporter: Reporter,
     /// The state directory.
     pub state: PathBuf,
+    /// Who we are.
+    pub identity: Identity,
 }
 
 /// What every actor of a source shares.
@@ -148,6 +178,12 @@ pub struct Source {
     pub(super) demands: Demands,
     /// What refreshes have taken of the scope's quota.
     pub(super) refreshes: Arc<Mutex<RefreshShare>>,
+    /// Whether the public address leads here.
+    pub(super) probe: Probe,
+    /// Where this process is at home.
+    pub(super) host: Arc<str>,
+    /// Why registrations may not be changed: they were made elsewhere.
+    pub(super) suspended: Mutex<Option<String>>,
     fence: watch::Sender<Option<Fence>>,
 }
 
@@ -194,7 +230,7 @@ impl Source {
         process: Process,
         settings: Settings,
     ) -> Self {
-        let Process { store, health, clock, reporter, state } = process;
+        let Process { store, health, clock, reporter, state, identity } = process;
         let names: Vec<ResourceName> = connector.resources().iter().map(|spec| spec.name.clone()).collect();
         Self {
             limiter: limiter::Handle::default().of(name.as_str()),
@@ -223,6 +259,9 @@ impl Source {
             refreshes: Arc::new(Mutex::new(RefreshShare::new(&limits, settings.refresh_share))),
             limits,
             settings,
+            probe: Probe::new(identity.probe_secret),
+            host: identity.host,
+            suspended: Mutex::default(),
             fence: watch::Sender::new(None),
             connector,
         }
@@ -309,6 +348,9 @@ impl Source {
     /// How the edge treats this source's deliveries on a route; `None`: it has no such route.
     #[must_use]
     pub fn policy(&self, route: &str) -> Option<HookPolicy> {
+        if route == probe::ROUTE {
+            return self.settings.public_url.as_ref().map(|_| probe::POLICY);
+        }
         let policy = self.connector.hook_policy(route)?;
         Some(HookPolicy { body_max: self.settings.body_max.unwrap_or(policy.body_max), ..policy })
     }
@@ -325,6 +367,35 @@ impl Source {
     pub(super) fn target(&self, route: &str) -> Option<String> {
         let base = self.settings.public_url.as_ref()?;
         Some(format!("{}/hooks/{}/{route}", base.trim_end_matches('/'), self.name))
+    }
+
+    /// Opens a gap or extends the open one of this cause, and says so where it is new.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`]: note it again later.
+    pub async fn open_gap(&self, cause: &str, began: Timestamp, ended: Option<Timestamp>) -> Result<(), crate::store::Error> {
+        let is_new = self.open_gap_of(cause).await?.is_none();
+        self.store.extend_gap(&self.name, cause, began, ended).await?;
+        if is_new {
+            self.reporter.emit(GapOpened { source: self.name.to_string(), cause: cause.to_owned() });
+        }
+        self.reconciler.wake();
+        Ok(())
+    }
+
+    /// Ends the open gap of this cause that goes on: the next passes repair it.
+    ///
+    /// # Errors
+    /// As [`Self::open_gap`].
+    pub async fn end_gap(&self, cause: &str) -> Result<(), crate::store::Error> {
+        let Some(gap) = self.open_gap_of(cause).await?.filter(|gap| gap.ended_at.is_none()) else { return Ok(()) };
+        self.store.extend_gap(&self.name, cause, Timestamp(gap.began_at), Some(self.clock.now())).await?;
+        self.reconciler.wake();
+        Ok(())
+    }
+
+    async fn open_gap_of(&self, cause: &str) -> Result<Option<Gap>, crate::store::Error> {
+        Ok(self.store.open_gaps(&self.name).await?.into_iter().find(|gap| gap.cause == cause))
     }
 
     /// When a read begins: taken as its request is issued.

@@ -54,7 +54,9 @@ pub fn admin_options(config: &Config, state: &Path) -> Result<Options, String> {
 
 impl Desk {
     fn wrong(&self) -> Vec<String> {
-        let mut wrong = self.ready().wrong;
+        let suspended = |source: &Arc<Source>| Some(format!("{}: managing webhooks is suspended: {}", source.name, source.suspended()?));
+        let mut wrong: Vec<String> = self.sources.iter().filter_map(suspended).collect();
+        wrong.extend(self.ready().wrong);
         if self.journal.health().room() == Room::Low {
             wrong.push("the disk is nearly at disk_floor: passes rest".to_owned());
         }
@@ -77,6 +79,7 @@ impl Desk {
             if source.fence_now().is_none() {
                 wrong.push(format!("{}: this process does not own the source yet", source.name));
             }
+            wrong.extend(source.probe.standing().wrong().map(|what| format!("{}: {what}", source.name)));
             if let LiveMode::Webhooks { unhealthy, .. } = source.live_mode() {
                 wrong.extend(unhealthy.into_iter().map(|what| format!("{}: webhook {what}", source.name)));
             }
@@ -108,6 +111,8 @@ impl Desk {
         json!({
             "kind": source.connector.kind(),
             "live": source.live_mode(),
+            "suspended": source.suspended(),
+            "public_url": source.probe.standing(),
             "owned": source.fence_now().map(|fence| fence.epoch()),
             "view_lost": source.view_lost(),
             "limiter": limiter,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::home::Identity;
 use super::journal::StoreHealth;
-use super::source::{Brake, ConnectorDebug, Process, Settings, Source};
+use super::source::{Brake, ConnectorDebug, Process, Settings, Source, Watch};
 use crate::clock::Clock;
 use crate::connectors::Credential;
 use crate::connectors::akeneo::{Akeneo, Auth, Options, ProductKey, ResourceOptions};
@@ -71,6 +72,8 @@ pub(crate) fn source_of(
         body_max: None,
         public_url: None,
         manages_hooks: false,
+        may_manage: true,
+        watch: Watch::default(),
         secrets: Vec::new(),
         brake: Brake::default(),
         breaker: BreakerOptions::default(),
@@ -86,6 +89,7 @@ pub(crate) fn source_of(
         clock: Clock::system(),
         reporter: Reporter::new(),
         state: std::env::temp_dir(),
+        identity: Identity::default(),
     };
     let upstream = Upstream::new(bounds, credentials).expect("a client");
     Source::new(name(), connector, upstream, "scope".to_owned(), limits, process, settings)

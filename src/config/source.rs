@@ -64,10 +64,30 @@ section! {
         refresh_share: f64 = default("0.2"), within(0.0..=1.0);
         /// Whether passes compare whole resources with the upstream. Off, a lost hook is never repaired.
         passes: bool = default("true");
+        /// Whether registrations of webhooks may be made, replaced, resumed and removed. Off, they are only watched.
+        manage: bool = default("true");
+        /// How webhooks that are lost are noticed.
+        watch: Watch = table();
         /// When too many records vanish at once, rows stay and a person decides.
         brake: Brake = table();
         /// When an endpoint of the upstream, or all of it, is left alone for a while.
         breaker: Breaker = table();
+    }
+}
+
+section! {
+    /// Whatever loses webhooks is to be noticed within five minutes, so what looks for it does so a bit more often.
+    pub struct Watch {
+        /// Between two looks at the registrations upstream: one request each, two where a subscriber stands above them: 15 or 30 an hour.
+        look: Duration = default("\"4m\""), within(seconds(1)..=days(1));
+        /// Between two times at which registrations that were switched off or are missing are put right: an upstream may take away for good what comes back too often.
+        mend: Duration = default("\"1h\""), within(seconds(1)..=days(30));
+        /// Between two requests to ourselves by way of public_url, which cost the upstream nothing; "0s" sends none. One that fails is sent again after an eighth of it.
+        probe: Duration = default("\"4m\""), within(Duration::ZERO..=days(1));
+        /// A webhook that comes later than this after its change counts as missed.
+        late: Duration = default("\"5m\""), within(seconds(1)..=seconds(6 * 3_600));
+        /// So many missed within an hour are a gap: a few are lost by any upstream, and feeds and passes have found what they told of.
+        missed: u32 = default("5"), within(1..=1_000_000);
     }
 }
 

@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::connectors::{
-    Absence, Asked, Column, ColumnKind, Connector, Credential, FeedPage, FeedPosition, FeedSpec, HookPolicy, HookSecret, ListQuery, Login,
-    Making, Overload, Page, ReadError, Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response, Retiring,
-    RetryAfter, Session, Statements, Unreadable, ValuesView, Verified,
+    Absence, Asked, Cap, Column, ColumnKind, Connector, Credential, FeedPage, FeedPosition, FeedSpec, HookPolicy, HookSecret, ListQuery,
+    Login, Making, Overload, Page, ReadError, Refusal, Registered, Registration, RegistrationError, Request, ResourceSpec, Response,
+    Retiring, RetryAfter, Session, Statements, Unreadable, ValuesView, Verified,
 };
 use crate::model::ordering::{By, Spans};
-use crate::model::{Delivery, HookRequest, Key, ResourceName};
+use crate::model::{Delivery, HookRequest, Key, Operation, ResourceName};
 use crate::reconcile::{Lists, Mode};
 
 mod answers;
@@ -54,6 +54,9 @@ const PLATFORM_RETRIES_FOR: Duration = Duration::from_secs(35 * 60);
 const NOTIFICATION_RETRIES_FOR: Duration = Duration::from_secs(3);
 /// The vendor ends the Events API with the year 2026.
 const EVENTS_API_ENDS: Timestamp = Timestamp(1_798_761_600_000_000);
+/// The vendor sends so many requests an hour, to all subscriptions of a PIM together; then it sleeps, and drops what has waited for two
+/// hours. Ours alone reach it later than all of them do.
+const EVENTS_API_CAP: Cap = Cap { deliveries: 4_000, window: Duration::from_secs(3_600) };
 /// Changes are asked for every five minutes.
 const DEFAULT_POLL: Duration = Duration::from_secs(5 * 60);
 /// A complete comparison once a day finds what no event and no filter tells.
@@ -259,6 +262,17 @@ impl Connector for Akeneo {
         self.routes()
     }
 
+    fn announced_by(&self, resource: &ResourceName, _operation: Operation) -> Vec<&'static str> {
+        // What an ignored author wrote is told and left alone, and nothing of a change says who made it.
+        if !self.options.ignore_authors.is_empty() {
+            return Vec::new();
+        }
+        let by_events = matches!(resource.as_str(), "products" | "product-models");
+        let by_platform = catalog::SUBJECTS.iter().any(|subject| subject.resource == resource.as_str());
+        let tells = |route: &&'static str| *route == EVENTS && by_events || *route == PLATFORM && by_platform;
+        self.routes().into_iter().filter(tells).collect()
+    }
+
     fn hook_policy(&self, route: &str) -> Option<HookPolicy> {
         let (overload, retries_for, signature_headers): (_, _, &[&str]) = match route {
             // It sends each event once: what is refused is lost, and a 429 only makes it lose more.
@@ -276,6 +290,7 @@ impl Connector for Akeneo {
             signature_headers,
             retry_after: RetryAfter::Seconds,
             retry_after_span: None,
+            cap: (route == EVENTS).then_some(EVENTS_API_CAP),
         };
         self.routes().contains(&route).then_some(policy)
     }

@@ -118,6 +118,17 @@ pub struct HookPolicy {
     pub retry_after: RetryAfter,
     /// What it is told then, where the source says something else than the daemon.
     pub retry_after_span: Option<Duration>,
+    /// The most that the sender sends, where its contract says so.
+    pub cap: Option<Cap>,
+}
+
+/// The most that a sender sends: from there on its deliveries wait, or are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// So many …
+    pub deliveries: usize,
+    /// … in this time.
+    pub window: Duration,
 }
 
 /// What a verified delivery states.

@@ -19,14 +19,14 @@ use crate::connectors::{
     Unreadable, Verified,
 };
 use crate::model::ordering::{By, Spans};
-use crate::model::{Delivery, HookRequest, Key, ResourceName};
+use crate::model::{Delivery, HookRequest, Key, Operation, ResourceName};
 use crate::reconcile::{Lists, Mode};
 
 mod answers;
 mod catalog;
 mod requests;
 
-use catalog::{Changes, HOOK_EVENTS, KINDS, Kind};
+use catalog::{Changes, HOOK_EVENTS, HookEvent, KINDS, Kind};
 
 /// Largest page the vendor serves.
 const PAGE_SIZE: usize = 200;
@@ -198,6 +198,11 @@ impl Connector for Productive {
         HOOK_EVENTS.iter().map(|event| event.route).collect()
     }
 
+    fn announced_by(&self, resource: &ResourceName, operation: Operation) -> Vec<&'static str> {
+        let is_it = |event: &&HookEvent| event.resource == resource.as_str() && event.operation == operation;
+        HOOK_EVENTS.iter().filter(is_it).map(|event| event.route).collect()
+    }
+
     fn hook_policy(&self, route: &str) -> Option<HookPolicy> {
         HOOK_EVENTS.iter().any(|event| event.route == route).then_some(HookPolicy {
             body_max: HOOK_BODY_MAX,
@@ -206,6 +211,7 @@ impl Connector for Productive {
             signature_headers: &[SIGNATURE_HEADER],
             retry_after: RetryAfter::Seconds,
             retry_after_span: None,
+            cap: None,
         })
     }
 

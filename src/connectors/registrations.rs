@@ -33,6 +33,8 @@ pub struct Registered {
     pub secret: Option<String>,
     /// It works, or has not been tried yet.
     pub healthy: bool,
+    /// Deliveries are still sent to it. One that is not healthy may be delivered to again and again.
+    pub delivers: bool,
     /// What the upstream says about it, for people.
     pub state: String,
 }

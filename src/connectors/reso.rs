@@ -19,7 +19,7 @@ use crate::connectors::{
     Response, Resume, RetryAfter, Session, Statements, Unreadable, Verified,
 };
 use crate::model::ordering::{By, Spans};
-use crate::model::{Delivery, HookRequest, Key, ResourceName};
+use crate::model::{Delivery, HookRequest, Key, Operation, ResourceName};
 use crate::reconcile::{Lists, Mode};
 
 mod answers;
@@ -313,6 +313,10 @@ impl Connector for Reso {
         self.options.push.iter().map(|_| EVENTS).collect()
     }
 
+    fn announced_by(&self, _resource: &ResourceName, _operation: Operation) -> Vec<&'static str> {
+        self.hook_routes()
+    }
+
     fn hook_policy(&self, route: &str) -> Option<HookPolicy> {
         let push = self.options.push.as_ref().filter(|_| route == EVENTS)?;
         Some(HookPolicy {
@@ -323,6 +327,7 @@ impl Connector for Reso {
             signature_headers: &["authorization"],
             retry_after: push.retry_after,
             retry_after_span: push.retry_after_span,
+            cap: None,
         })
     }
 

@@ -15,6 +15,19 @@ pub fn hmac_sha256_hex(key: &[u8], parts: &[&[u8]], signature: &str) -> bool {
     mac.verify_slice(&expected).is_ok()
 }
 
+/// The HMAC-SHA256 of the concatenated `parts` under `key`, in lower-case hex.
+///
+/// # Panics
+/// Never: a key may have any length.
+#[must_use]
+pub fn signed_sha256_hex(key: &[u8], parts: &[&[u8]]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("invariant: HMAC takes keys of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    hex(&mac.finalize().into_bytes())
+}
+
 /// Lower-case hex SHA-256 of the parts, each preceded by its length so that borders count.
 #[must_use]
 pub fn digest(parts: &[&[u8]]) -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actors::source::{Brake, ConnectorDebug, Process, Settings, Source};
+use crate::actors::source::{Brake, ConnectorDebug, Process, Settings, Source, Watch};
 use crate::config::{self, Config, Connector as Configured, Secrets};
 use crate::model::SourceName;
 use crate::quota::{BreakerOptions, Limits};
@@ -55,6 +55,8 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
         body_max: config.limits.hook_body.map(|size| size.0),
         public_url: common.public_url.as_ref().map(ToString::to_string),
         manages_hooks: kind.manages_hooks,
+        may_manage: common.manage,
+        watch: watch(&common.watch),
         secrets: kind.secrets,
         brake: Brake { share: common.brake.share, rows: common.brake.rows, cap: common.brake.cap },
         breaker: BreakerOptions {
@@ -66,6 +68,11 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
         refresh_share: common.refresh_share,
     };
     Ok(Source::new(name, kind.connector, upstream, kind.scope, kind.limits, process, settings))
+}
+
+fn watch(configured: &config::Watch) -> Watch {
+    let config::Watch { look, mend, probe, late, missed } = *configured;
+    Watch { look, mend, probe, late, missed }
 }
 
 fn upstream_of(config: &Config, root: url::Url, also: Vec<url::Url>, budget: ByteBudget, by: Credentials) -> Result<Upstream, String> {

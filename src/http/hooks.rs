@@ -223,7 +223,7 @@ struct Attempt {
 impl Attempt {
     fn accepted(&mut self, took: Duration) {
         self.open = false;
-        self.source.answered(StatusCode::OK.as_u16(), took);
+        self.source.answered(&self.route, StatusCode::OK.as_u16(), took);
     }
 
     fn refused(&mut self, status: u16, refusal: &Refusal) {

@@ -15,6 +15,7 @@ use crate::reconcile::{LogPosition, LogWalk};
 use crate::store::apply::{Batch, Conflict, Context, What};
 use crate::store::connect::{Store, Tx};
 use crate::store::error::{Error, Kind};
+use crate::store::homes::RESTORED;
 use crate::store::passes::note_seen;
 use crate::store::sql::{groups, of_source};
 use crate::store::{feeds, gaps};
@@ -26,7 +27,7 @@ pub const LOG_RESTARTED: &str = "log_restarted";
 /// The cause of a gap: a log was read for the first time after passes had begun.
 pub const FEED_BEGAN_LATE: &str = "feed_began_late";
 /// Gaps of these causes are repaired by sweeps alone: the events of what went are lost.
-pub(crate) const BY_SWEEP: [&str; 4] = [SEQUENCE_CONFLICT, LOG_RESTARTED, FEED_BEGAN_LATE, gaps::OPERATOR_SWEEP];
+pub(crate) const BY_SWEEP: [&str; 5] = [SEQUENCE_CONFLICT, LOG_RESTARTED, FEED_BEGAN_LATE, RESTORED, gaps::OPERATOR_SWEEP];
 
 /// A page of a log, or the end of one of its polls.
 #[derive(Clone, Debug, PartialEq, Eq)]

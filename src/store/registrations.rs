@@ -31,6 +31,16 @@ pub struct StoredRegistration {
     pub replaced_at: Option<i64>,
     /// What the upstream says about it.
     pub state: String,
+    /// When it was last seen to be delivered to; `None`: never since this is noted.
+    pub healthy_at: Option<i64>,
+}
+
+impl StoredRegistration {
+    /// Whether none has taken its place, and nobody has removed it by way of us.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.replaced_at.is_none()
+    }
 }
 
 impl std::fmt::Debug for StoredRegistration {
@@ -117,13 +127,33 @@ impl Store {
         .await
     }
 
+    /// Notes that these registrations were seen to be delivered to now.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Fenced`], [`crate::store::Kind::Unavailable`].
+    pub async fn note_healthy(&self, fence: &Fence, upstream_ids: &[&str]) -> Result<(), Error> {
+        self.run(|| async {
+            let tx = self.begin(Lane::Work, "note_healthy").await?;
+            fence.lock(&tx).await?;
+            let update = Query::update()
+                .table("instep_registration")
+                .value("healthy_at", self.now().0)
+                .and_where(of_source(fence.source()))
+                .and_where(Expr::col("upstream_id").is_in(upstream_ids.iter().copied()))
+                .take();
+            tx.db.execute(&update).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
     /// The registrations of a source, with those that were replaced less than 72 h ago.
     ///
     /// # Errors
     /// [`crate::store::Kind::Unavailable`].
     pub async fn registrations(&self, source: &SourceName) -> Result<Vec<StoredRegistration>, Error> {
         let mut select = Query::select();
-        select.columns(["route", "upstream_id", "secret", "created_at", "replaced_at", "state"]).from("instep_registration");
+        select.columns(["route", "upstream_id", "secret", "created_at", "replaced_at", "state", "healthy_at"]).from("instep_registration");
         let valid =
             Condition::any().add(Expr::col("replaced_at").is_null()).add(Expr::col("replaced_at").gt(self.now().minus(REPLACED_VALID).0));
         select.and_where(of_source(source)).cond_where(valid);

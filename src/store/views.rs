@@ -65,11 +65,13 @@ impl Store {
 
     pub(crate) async fn create_instance(&self) -> Result<(), Error> {
         let generation = uuid::Uuid::now_v7().to_string();
+        // The last digits: the first are those of the time.
+        let name = generation[generation.len() - 8..].to_owned();
         let insert = Query::insert()
             .into_table("instep_instance")
-            .columns(["id", "generation", "created_at"])
-            .values_panic(["instance".into(), generation.into(), self.now().0.into()])
-            .on_conflict(OnConflict::new().do_nothing().to_owned())
+            .columns(["id", "generation", "created_at", "name"])
+            .values_panic(["instance".into(), generation.into(), self.now().0.into(), name.into()])
+            .on_conflict(OnConflict::column("id").value("name", Expr::cust("coalesce(instep_instance.name, excluded.name)")).to_owned())
             .take();
         let tx = self.begin(Lane::Work, "instance").await?;
         tx.db.execute(&insert).await?;

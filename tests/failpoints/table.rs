@@ -93,6 +93,7 @@ pub(crate) const STEPS: &[Step] = &[
     step("migration", &["begun", "statement", "taken"], By::FreshStart),
     transaction("instance", By::FreshStart),
     transaction("view", By::FreshStart),
+    transaction("arrive", By::Start),
     step("token", &["drafted", "linked"], By::FreshStart),
     // Every start.
     transaction("known_resources", By::Start),
@@ -126,7 +127,9 @@ pub(crate) const STEPS: &[Step] = &[
     transaction("pause", By::Refusals),
     transaction("bulk_unsupported", By::NoBulk),
     transaction("put_registration", By::HooksCreate),
+    transaction("note_healthy", By::HooksCreate),
     transaction("drop_registration", By::HooksDelete),
+    transaction("adopt", By::Nothing("a person's verb, and one statement; `instance` shows what it does")),
     transaction("put_invitation", By::Nothing("this upstream signs; the store's own tests do")),
     transaction("revoke_invitation", By::Nothing("as for `put_invitation`")),
     step("apply", &["cascades_written"], By::Cascade),

@@ -41,7 +41,14 @@ async fn tree(resources: &str) -> Tree {
     let options = store::Options { url, read_group: None, grant: Vec::new(), connections: 1, clock };
     let store = Store::open(options).await.expect("the store opens");
     let budget = ByteBudget::new(config.limits.responses_in_flight.0);
-    let process = Process { store, health: StoreHealth::default(), clock, reporter, state: state.path().to_owned() };
+    let process = Process {
+        store,
+        health: StoreHealth::default(),
+        clock,
+        reporter,
+        state: state.path().to_owned(),
+        identity: instep::actors::home::Identity::default(),
+    };
     let source = source_of(&config, "pmp", &config.sources["pmp"], budget, process.clone());
     let sources = vec![Arc::new(source.expect("the source is built"))];
     let bind = || TcpListener::bind("127.0.0.1:0").expect("a port");

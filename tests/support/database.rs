@@ -76,6 +76,42 @@ impl Database {
         }
     }
 
+    /// A copy with a folder of its own. No daemon may run.
+    pub(crate) async fn copied(&self) -> Self {
+        let name = format!("instep_it_{}", uuid::Uuid::now_v7().simple());
+        let copy = match self.engine {
+            Engine::Sqlite => Self::new(Engine::Sqlite, self.url.clone(), String::new()),
+            Engine::Postgres => Self { is_shared: true, ..Self::new(Engine::Postgres, self.url.replace(&self.name, &name), name) },
+        };
+        copy.become_like(self).await;
+        copy
+    }
+
+    /// Its content becomes that of another. No daemon may run, and nobody may be connected to either.
+    pub(crate) async fn become_like(&self, other: &Self) {
+        match self.engine {
+            Engine::Sqlite => {
+                std::fs::create_dir_all(self.state()).expect("our own folder");
+                for end in ["", "-wal", "-shm"] {
+                    let file = |database: &Self| format!("{}{end}", database.file().display());
+                    // Whichever of the two beside it is not there has nothing in it.
+                    let _ = std::fs::remove_file(file(self));
+                    let copied = std::fs::copy(file(other), file(self));
+                    assert!(copied.is_ok() || !end.is_empty(), "{copied:?}");
+                }
+            }
+            Engine::Postgres => {
+                admin(&format!("drop database if exists {} with (force)", self.name)).await;
+                admin(&format!("create database {} template {}", self.name, other.name)).await;
+            }
+        }
+    }
+
+    /// The name of the database on its server; empty where it is a file.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The folder of the test.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

@@ -14,6 +14,7 @@ use instep::clock::Clock;
 pub(crate) mod api;
 pub(crate) mod canaries;
 pub(crate) mod database;
+pub(crate) mod gate;
 pub(crate) mod hostile;
 pub(crate) mod latency;
 pub(crate) mod load;
@@ -30,6 +31,7 @@ pub(crate) mod strace;
 pub(crate) mod universe;
 
 pub(crate) use database::{Database, Engine};
+pub(crate) use gate::Gate;
 pub(crate) use load::Load;
 pub(crate) use mls::Mls;
 pub(crate) use notify::Notify;

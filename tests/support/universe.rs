@@ -41,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) quota: &'static str,
     /// Further sources of the daemon.
     pub(crate) others: Vec<Other>,
+    /// Which port upstreams deliver to, where it is not the daemon's own.
+    pub(crate) public_port: Option<u16>,
 }
 
 /// A source beside `pmp`, with tasks alone, an organisation and so a quota of its own, and an upstream that the test has started.
@@ -70,6 +72,7 @@ impl Default for Setup {
             limits: &UNLIMITED,
             quota: "quota = [{ requests = 2000, per = \"1s\" }, { concurrent = 8 }]",
             others: Vec::new(),
+            public_port: None,
         }
     }
 }
@@ -91,6 +94,16 @@ pub(crate) struct Universe {
 }
 
 impl Universe {
+    /// As [`Self::started`], with the daemon's public socket on a port that was chosen before.
+    pub(crate) async fn started_at(database: Database, setup: &Setup, hooks_port: u16) -> Self {
+        let mut universe = Self::new(database, setup);
+        universe.hooks_port = hooks_port;
+        universe.configure(setup.store, setup.tables, &universe.productive(setup));
+        universe.run().await;
+        universe.backfilled().await;
+        universe
+    }
+
     /// Starts the upstream and writes the configuration; the daemon is not started.
     pub(crate) fn new(database: Database, setup: &Setup) -> Self {
         let client = client();
@@ -151,7 +164,7 @@ impl Universe {
         self.secret("hook-token", TOKEN);
         let mut text = format!(
             "[sources.pmp]\nmanage_token = {token}\npublic_url = \"http://127.0.0.1:{}\"\n{}{}\n[sources.pmp.resources]\n",
-            self.hooks_port,
+            setup.public_port.unwrap_or(self.hooks_port),
             self.common(435, &self.sandbox.url, setup.quota),
             setup.source,
         );
@@ -307,6 +320,15 @@ impl Universe {
         let begin = format!("instep_{counter}_total");
         let of = text.lines().filter(|line| line.starts_with(&begin) && line.contains(label));
         of.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// What a gauge says in its line with this label; `None`: it was not set.
+    pub(crate) async fn gauge(&self, gauge: &str, label: &str) -> Option<f64> {
+        let answer = self.client.get(format!("http://127.0.0.1:{}/metrics", self.admin_port)).send().await.expect("metrics");
+        let text = String::from_utf8(answer.bytes().await.expect("a body").to_vec()).expect("text");
+        let begin = format!("instep_{gauge}{{");
+        let line = text.lines().find(|line| line.starts_with(&begin) && line.contains(label))?;
+        line.rsplit(' ').next()?.parse().ok()
     }
 
     /// Sends a delivery with a right signature; the answer's status, or why there was none.

@@ -123,6 +123,7 @@ fn table() -> String {
             row(connector.kind(), &names, "any refusal above but for want of a signature", &"as above", &again);
         }
     }
+    row("all", probe::ROUTE, "a probe that we sent to ourselves and expect now", &200, "it is taken once, and is nothing else");
     row("akeneo", akeneo::EVENTS, "the test button: an empty body with a signature", &200, "it holds no event");
     text
 }
@@ -135,6 +136,11 @@ fn the_table_of_answers_is_up_to_date() {
     }
     let file = std::fs::read_to_string(&path).expect("the table is there");
     assert_eq!(file, table(), "write it anew: UPDATE_ANSWERS=1 cargo test --lib door");
+}
+
+#[test]
+fn no_connector_has_the_route_of_our_probes() {
+    assert!(connectors().iter().all(|connector| connector.hook_policy(probe::ROUTE).is_none()));
 }
 
 #[test]

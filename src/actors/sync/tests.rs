@@ -4,9 +4,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::actors::home::Identity;
 use crate::actors::journal::StoreHealth;
 use crate::actors::limiter;
-use crate::actors::source::{Brake, Process, Settings};
+use crate::actors::source::{Brake, Process, Settings, Watch};
 use crate::clock::Clock;
 use crate::connectors::productive::{Options, Productive, ResourceOptions};
 use crate::model::Operation;
@@ -132,6 +133,8 @@ fn source_of(store: &Store, fake: &Fake, brake: Brake, connector: Productive) ->
         body_max: None,
         public_url: None,
         manages_hooks: false,
+        may_manage: true,
+        watch: Watch::default(),
         secrets: Vec::new(),
         brake,
         breaker: BreakerOptions::default(),
@@ -147,6 +150,7 @@ fn source_of(store: &Store, fake: &Fake, brake: Brake, connector: Productive) ->
         clock: Clock::system(),
         reporter: Reporter::new(),
         state: std::env::temp_dir(),
+        identity: Identity::default(),
     };
     let upstream = Upstream::new(bounds, Arc::new(|_| Ok("token".to_owned()))).expect("a client");
     Source::new(name(), Arc::new(connector), upstream, "scope".to_owned(), limits, process, settings)

@@ -144,7 +144,7 @@ fn registered(platform: &Management, row: &Json, target: &dyn Fn(&str) -> String
         None => (id.as_str().to_owned(), (text("/name") == Some(&platform.subscriber)).then_some(SUBSCRIBER)),
     };
     let healthy = matches!(state.as_str(), "active" | "unknown");
-    Some(Registered { id, route: route.map(ToOwned::to_owned), secret: None, healthy, state })
+    Some(Registered { id, route: route.map(ToOwned::to_owned), secret: None, healthy, delivers: healthy, state })
 }
 
 fn ask(platform: &Management, method: Method, path: &str, body: Option<String>) -> Request {

@@ -213,6 +213,7 @@ fn registered(row: &Json, target: &dyn Fn(&str) -> String) -> Option<Registered>
         route: route.map(ToOwned::to_owned),
         secret: attribute("signature_token").and_then(Json::as_str).map(ToOwned::to_owned),
         healthy: !matches!(state, "deactivated" | "issues"),
+        delivers: !deactivated,
         state: state.to_owned(),
     })
 }

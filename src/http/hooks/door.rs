@@ -45,7 +45,7 @@ pub trait SourceDoor: Send + Sync + 'static {
     fn journal(&self, delivery: VerifiedDelivery) -> BoxFuture<'_, Result<(), Unavailable>>;
 
     /// A request was acknowledged, so long after the last byte of its body. Must not block.
-    fn answered(&self, status: u16, took: Duration);
+    fn answered(&self, route: &str, status: u16, took: Duration);
 
     /// A request was refused, or its caller was gone before the acknowledgement. To be counted durably, and to open a gap where the
     /// upstream does not retry what comes on this route. Must not block.

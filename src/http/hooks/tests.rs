@@ -96,7 +96,7 @@ impl SourceDoor for Fake {
         })
     }
 
-    fn answered(&self, status: u16, took: Duration) {
+    fn answered(&self, _route: &str, status: u16, took: Duration) {
         assert!(took < Duration::from_secs(60), "{took:?}");
         self.ended.lock().expect("no panic under the lock").push((status, "answered"));
     }

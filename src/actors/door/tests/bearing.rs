@@ -39,6 +39,7 @@ impl Connector for Bearing {
             signature_headers: &["authorization"],
             retry_after: RetryAfter::Date,
             retry_after_span: Some(SPAN),
+            cap: None,
         })
     }
     fn inviting(&self) -> Option<Inviting> {
