@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::failpoint;
 
+mod daily;
+
+pub use daily::Daily;
+
 /// Two clocks are read one after the other, and wall clocks are slewed: what differs by less is no set clock.
 const NOISE_MICROS: u64 = 2_000_000;
 

@@ -15,7 +15,7 @@ mod watermark;
 pub use budget::{Candidates, Control, Hold, Removal, RemovalBudget, Witness};
 pub use cost::{Lists, left};
 pub use log::{LogPage, LogPosition, LogProbe, LogTurn, LogWalk, floor};
-pub use plan::{Gap, History, Next, PassKind, PassOutcome, Schedule, closes, next, repairing};
+pub use plan::{Gap, History, Next, PassKind, PassOutcome, Schedule, closes, next, repairing, sweep_not_before};
 pub use silence::{Learned, Ledger, Terms};
 pub use sweep::{SAMPLE, SampleVerdict, judge_sample, sample, suspects};
 pub use tour::Tour;

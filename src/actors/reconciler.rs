@@ -115,7 +115,7 @@ impl Reconciler {
         let gap = |gap: store::Gap| reconcile::Gap { ended_at: gap.repairable_from(), wants_sweep: gap.wants_sweep() };
         let gaps: Vec<_> = gaps.into_iter().map(gap).collect();
         let wishes = source.store.wishes(&source.name).await?;
-        let mut best: Option<((bool, bool, Option<_>), &ResourceSpec, Known, PassKind)> = None;
+        let mut best: Option<(Rank, &ResourceSpec, Known, PassKind)> = None;
         for spec in source.connector.resources() {
             let wish = wishes.iter().find(|wish| wish.resource == spec.name);
             self.heed(wish);
@@ -183,6 +183,12 @@ impl Reconciler {
             incremental_open: false,
             sweep_open: false,
             gaps: gaps.to_vec(),
+            sweep_due_at: self
+                .source
+                .settings
+                .sweep_at
+                .as_ref()
+                .and_then(|daily| Some(daily.at_or_after(reconcile::sweep_not_before(known.progress.sweep_at?, spec.sweep)?))),
             asked: wish.map(|wish| match wish.kind {
                 PassKind::Incremental => reconcile::PassKind::Incremental,
                 PassKind::Sweep => reconcile::PassKind::Sweep,
@@ -371,6 +377,9 @@ impl Reconciler {
 fn every(spec: &ResourceSpec, kind: PassKind) -> Duration {
     if kind == PassKind::Sweep { spec.sweep } else { spec.poll }
 }
+
+/// What goes first, the least first: see [`Reconciler::next`].
+type Rank = (bool, bool, Option<(bool, Option<Timestamp>)>);
 
 enum Wanted {
     Pass(PassKind),

@@ -18,7 +18,7 @@ use super::limiter;
 use super::probe::{self, Probe};
 use super::pushes::Pushes;
 use super::session::Sessions;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Daily, Timestamp};
 use crate::config::Secrets;
 use crate::connectors::{Connector, HookPolicy, HookSecret, ResourceSpec, SecretForm};
 use crate::model::ordering::Started;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub linger: Duration,
     /// Whether passes run (incremental and sweep; the first sweep, the backfill, always does).
     pub passes: bool,
+    /// When sweeps begin that come once a day or less often; `None`: when the last one is old enough.
+    pub sweep_at: Option<Daily>,
     /// Whether event feeds are polled.
     pub feeds: bool,
     /// Time between polls of a feed.

@@ -66,6 +66,7 @@ pub(crate) fn source_of(
     let settings = Settings {
         linger: Duration::ZERO,
         passes: false,
+        sweep_at: None,
         feeds: false,
         feed_poll: PATIENCE,
         backlog_max: 1_000,

@@ -182,7 +182,7 @@ fn show(out: &mut impl Write, answer: &Value, look: u32, told: &mut BTreeMap<Str
         let name = format!("{} {}", field(answer, "source"), field(row, "resource"));
         let state = json!([row.get("state"), row.get("kind"), row.get("began_before"), row.get("ails")]);
         let is_news = told.get(&name) != Some(&state);
-        let is_under_way = field(row, "state") == "running" && look % TELL_EVERY == 0;
+        let is_under_way = field(row, "state") == "running" && look.is_multiple_of(TELL_EVERY);
         if is_news || is_under_way {
             writeln!(out, "{name}: {}", line(row))?;
         }

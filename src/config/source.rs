@@ -11,7 +11,7 @@ use super::productive::Productive;
 use super::reader::{Context, Item, Table, suggestion};
 use super::reso::{self, Reso, ResoResource};
 use super::schema::{Key, Presence, default, optional, required, section, table};
-use super::value::{Value, confidential, days, if_set, seconds, within};
+use super::value::{Value, confidential, days, if_set, seconds, text, within};
 
 /// One configured upstream account.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +64,11 @@ section! {
         refresh_share: f64 = default("0.2"), within(0.0..=1.0);
         /// Whether passes compare whole resources with the upstream. Off, a lost hook is never repaired.
         passes: bool = default("true");
+        /// A time of day for sweeps that come once a day or less often, so that the quota is free at work; each source begins up to a
+        /// quarter of an hour later, so that they do not begin at once. Not set: a sweep begins when the last one is old enough.
+        sweep_at: Option<String> = optional("\"03:00\""), if_set(text(time_of_day));
+        /// The zone of that time, by its name in the tz database.
+        sweep_zone: String = default("\"UTC\""), text(zone);
         /// Whether registrations of webhooks may be made, replaced, resumed and removed. Off, they are only watched.
         manage: bool = default("true");
         /// How webhooks that are lost are noticed.
@@ -73,6 +78,18 @@ section! {
         /// When an endpoint of the upstream, or all of it, is left alone for a while.
         breaker: Breaker = table();
     }
+}
+
+fn time_of_day(text: &str) -> Result<(), String> {
+    let digits = |text: &str, max: u8| {
+        text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u8>().is_ok_and(|n| n < max)
+    };
+    let is_one = text.split_once(':').is_some_and(|(hour, minute)| digits(hour, 24) && digits(minute, 60));
+    if is_one { Ok(()) } else { Err("must be a time of day, such as \"03:00\"".to_owned()) }
+}
+
+fn zone(name: &str) -> Result<(), String> {
+    jiff::tz::TimeZone::get(name).map(drop).map_err(|_| "must be the name of a zone, such as \"Europe/Amsterdam\"".to_owned())
 }
 
 section! {

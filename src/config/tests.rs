@@ -7,6 +7,7 @@ use super::schema::Key;
 use super::source::{KIND, RESOURCES};
 use super::value::Value;
 use super::*;
+use crate::clock::Daily;
 
 mod akeneo;
 mod api;
@@ -231,6 +232,18 @@ fn resources_may_be_all_a_list_or_a_table() {
     let (_, _, key, message) = only_mistake(&format!("{PMP}resources = [\"tasks\", \"poeple\"]\n"));
     assert_eq!((key.as_str(), message.as_str()), ("sources.pmp.resources[1]", "unknown resource, did you mean `people`?"));
     only_mistake(&format!("{PMP}resources = 5\n"));
+}
+
+#[test]
+fn sweeps_may_have_a_time_of_day() {
+    let config = parse(&format!("{PMP}sweep_at = \"03:00\"\nsweep_zone = \"Europe/Amsterdam\"\n"));
+    let common = &config.sources["pmp"].common;
+    let daily = Daily::parse(common.sweep_at.as_deref().expect("it was written"), &common.sweep_zone);
+    assert!(daily.is_some(), "what is accepted can be followed");
+    for line in ["sweep_at = \"3 o'clock\"", "sweep_at = \"24:00\"", "sweep_at = \"+3:00\"", "sweep_zone = \"Europe/Middelburg\""] {
+        let (_, _, key, message) = only_mistake(&format!("{PMP}{line}\n"));
+        assert!(key.starts_with("sources.pmp.sweep_") && message.contains("such as"), "{line}: {key}: {message}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actors::source::{Brake, ConnectorDebug, Process, Settings, Source, Watch};
+use crate::clock::Daily;
 use crate::config::{self, Config, Connector as Configured, Secrets};
 use crate::model::SourceName;
 use crate::quota::{BreakerOptions, Limits};
@@ -13,6 +14,8 @@ mod akeneo;
 mod productive;
 mod reso;
 
+/// Sources sweep within this span behind their time of day: enough that their first pages do not come at once.
+const SPREAD: Duration = Duration::from_secs(15 * 60);
 /// Time for connecting to an upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An actor that got no permit for this long looks at its rows again.
@@ -49,6 +52,7 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
     let settings = Settings {
         linger: common.linger,
         passes: common.passes,
+        sweep_at: common.sweep_at.as_ref().and_then(|at| Daily::parse(at, &common.sweep_zone)).map(|daily| daily.later(turn(&name))),
         feeds: kind.feeds,
         feed_poll: kind.feed_poll,
         backlog_max: config.limits.backlog,
@@ -73,6 +77,13 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
 fn watch(configured: &config::Watch) -> Watch {
     let config::Watch { look, mend, probe, late, missed } = *configured;
     Watch { look, mend, probe, late, missed }
+}
+
+/// How much later than at its time of day a source sweeps: always the same for a name, and another one for most others.
+fn turn(name: &SourceName) -> Duration {
+    // FNV-1a; a hash of the standard library may differ from version to version.
+    let hash = name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    Duration::from_secs(hash % SPREAD.as_secs())
 }
 
 fn upstream_of(config: &Config, root: url::Url, also: Vec<url::Url>, budget: ByteBudget, by: Credentials) -> Result<Upstream, String> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::Mode;
 use crate::clock::Timestamp;
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// The kind of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PassKind {
@@ -58,6 +60,8 @@ pub struct History {
     pub gaps: Vec<Gap>,
     /// A pass of this kind at least is wanted now: none that began since was completed.
     pub asked: Option<PassKind>,
+    /// When the next sweep is due where sweeps have a time of day ([`sweep_not_before`]).
+    pub sweep_due_at: Option<Timestamp>,
 }
 
 /// What to do next.
@@ -99,7 +103,10 @@ pub fn next(history: &History, schedule: &Schedule, wall: Timestamp) -> Next {
         history.gaps.iter().any(unrepaired)
     };
     let poll_in = wait(history.incremental_started_at, schedule.poll, wall);
-    let sweep_in = wait(Some(swept_at), schedule.sweep, wall);
+    let sweep_in = match history.sweep_due_at {
+        Some(at) => sane(at.since(wall), schedule.sweep + DAY),
+        None => wait(Some(swept_at), schedule.sweep, wall),
+    };
     if polls {
         let gap = asked_by_gap(PassKind::Incremental, history.incremental_started_at);
         if history.incremental_open || poll_in.is_zero() || gap || history.asked == Some(PassKind::Incremental) {
@@ -110,6 +117,14 @@ pub fn next(history: &History, schedule: &Schedule, wall: Timestamp) -> Next {
         return begin_or_resume(PassKind::Sweep, history.sweep_open);
     }
     Next::Wait(if polls { poll_in.min(sweep_in) } else { sweep_in })
+}
+
+/// The next sweep is due at the first of its times of day from then on; `None` where it comes more often than once a day.
+///
+/// A sweep begins a little later each time that it waits for another, so half a day less than its interval must be over.
+#[must_use]
+pub fn sweep_not_before(swept_at: Timestamp, sweep: Duration) -> Option<Timestamp> {
+    (sweep >= DAY).then(|| swept_at.plus(sweep - DAY / 2))
 }
 
 /// Whether an ended pass repairs a gap: it is complete, of a kind that sees all that may have been lost, and *began* after the gap's
@@ -141,8 +156,11 @@ fn begin_or_resume(kind: PassKind, open: bool) -> Next {
 /// How long until a pass is due. A due instant further ahead than its own interval can only come from a clock that was wrong: due.
 fn wait(last: Option<Timestamp>, interval: Duration, wall: Timestamp) -> Duration {
     let Some(last) = last else { return Duration::ZERO };
-    let left = last.plus(interval).since(wall);
-    if left > interval { Duration::ZERO } else { left }
+    sane(last.plus(interval).since(wall), interval)
+}
+
+fn sane(left: Duration, longest: Duration) -> Duration {
+    if left > longest { Duration::ZERO } else { left }
 }
 
 #[cfg(test)]
@@ -228,6 +246,23 @@ mod tests {
         assert_eq!(next(&wanting(Some(PassKind::Incremental)), &sweep_only, now), Next::Begin(PassKind::Sweep), "nothing else finds it");
         let fresh = History { asked: Some(PassKind::Incremental), ..History::default() };
         assert_eq!(next(&fresh, &SCHEDULE, now), Next::Begin(PassKind::Sweep), "the backfill is first");
+    }
+
+    #[test]
+    fn a_sweep_with_a_time_of_day_is_due_then() {
+        let day = HOUR * 24;
+        assert_eq!(sweep_not_before(at(90), HOUR), None, "more often than once a day");
+        // At hours 3, 27, 51 … it is three o'clock.
+        let three = |from: Timestamp| (0..).map(|days| at(3 + 24 * days)).find(|at| *at >= from).expect("one of them");
+        let due = |swept, sweep| three(sweep_not_before(swept, sweep).expect("once a day or less often"));
+        assert_eq!(due(at(3).plus(HOUR / 2), day), at(27), "a late begin of the last one delays nothing");
+        assert_eq!(due(at(20), day), at(51), "not twice within half a day");
+        assert_eq!(due(at(3), 7 * day), at(3 + 7 * 24));
+        let history = |due| History { incremental_started_at: Some(at(100)), sweep_due_at: Some(due), ..settled() };
+        let schedule = Schedule { poll: 9 * day, ..SCHEDULE };
+        assert_eq!(next(&history(at(123)), &schedule, at(100)), Next::Wait(HOUR * 23));
+        assert_eq!(next(&history(at(100)), &schedule, at(100)), Next::Begin(PassKind::Sweep));
+        assert_eq!(next(&history(at(9_000)), &schedule, at(100)), Next::Begin(PassKind::Sweep), "by a clock that was wrong");
     }
 
     #[test]

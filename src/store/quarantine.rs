@@ -148,7 +148,7 @@ impl Store {
         }
         let Some(row) = self.reader().query_one(select.and_where(of_source(source))).await? else { return Ok(None) };
         let body: Option<Vec<u8>> = row.try_get("", "body")?;
-        Ok(body.map(|body| -> Result<_, Error> { Ok(QuarantinedBody { route: row.try_get("", "route")?, body }) }).transpose()?)
+        body.map(|body| Ok(QuarantinedBody { route: row.try_get("", "route")?, body })).transpose()
     }
 
     /// Takes a record out of quarantine and marks its key, so that it is read again. `false`: it is not there any more.

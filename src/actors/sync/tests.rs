@@ -127,6 +127,7 @@ fn source_of(store: &Store, fake: &Fake, brake: Brake, connector: Productive) ->
     let settings = Settings {
         linger: Duration::ZERO,
         passes: false,
+        sweep_at: None,
         feeds: false,
         feed_poll: PATIENCE,
         backlog_max: 1_000,
