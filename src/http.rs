@@ -1,6 +1,6 @@
 //! The HTTP side of the daemon: the accept loop ([`edge`]), the public routes ([`hooks`]) and the local ones ([`admin`]).
 //!
-//! Nothing else imports warp. The two sockets are served by the same [`edge::serve`] with different [`Routes`].
+//! Nothing else imports warp. The sockets are served by the same [`edge::serve`] with different [`Routes`].
 //! TLS ends in front of us, at a reverse proxy.
 
 pub mod admin;

@@ -49,7 +49,7 @@
 //! - [`clock`]: nobody else reads time.
 //! - [`config`]: one typed tree, every mistake with its place; secrets are referred to, never held.
 //! - [`failpoint`]: places where a test may break a step; nothing in an ordinary build.
-//! - [`http`]: the two sockets. Nothing unverified is parsed or stored; below `/hooks/` there is never a 404, 405 or 3xx.
+//! - [`http`]: the three sockets. Nothing unverified is parsed or stored; below `/hooks/` there is never a 404, 405 or 3xx.
 //! - [`report`]: what happens, log line and metric together; no bodies, tokens, signatures or keys in either.
 //! - [`retry`]: delays between tries; the only user of the crate `backoff`.
 //! - [`service`]: the only one who speaks to systemd.

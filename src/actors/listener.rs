@@ -1,4 +1,4 @@
-//! `listener` and `admin`: the two sockets, each an accept loop that ends when it is told to.
+//! `listener`, `admin` and `api`: the sockets, each an accept loop that ends when it is told to.
 //!
 //! The sockets are bound before the tree starts and outlive any incarnation, so a restart loses nobody who waits in the backlog.
 
@@ -21,7 +21,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// What the actor is made of.
 #[derive(Clone)]
 pub struct Options {
-    /// `listener` or `admin`.
+    /// `listener`, `admin` or `api`.
     pub id: &'static str,
     /// The bound socket.
     pub socket: Arc<TcpListener>,
