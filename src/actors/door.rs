@@ -239,6 +239,8 @@ impl SourceDoor for HookDoor {
             // The id is made before the first try, so that an unknown commit outcome can be tried again.
             let delivery = Delivery { id: DeliveryId(Uuid::now_v7()), source: self.source.name.clone(), received_at, dedupe, request };
             self.journal.put(delivery).await.map_err(|_| Unavailable { retry_after: RETRY_AFTER })?;
+            // The intake counts what truly waits; where it is parked, this is what the mark is weighed by.
+            self.source.backlog.fetch_add(1, Ordering::Relaxed);
             self.source.intake.wake();
             Ok(())
         })

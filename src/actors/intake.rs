@@ -50,15 +50,22 @@ struct Intake {
 
 impl Work for Intake {
     async fn step(&mut self, cx: &Context) -> Result<Rest, Bug> {
-        let Some(fence) = self.source.fence(cx).await else { return Ok(Rest::For(LOOK_EVERY)) };
-        match self.take(&fence).await {
-            Ok(true) => Ok(Rest::Again),
-            Ok(false) => Ok(Rest::For(LOOK_EVERY)),
-            Err(error) => {
-                self.source.saw(&fence, &error);
-                Ok(Rest::For(LOOK_EVERY))
-            }
+        let rest = match self.source.fence(cx).await {
+            None => Rest::For(LOOK_EVERY),
+            Some(fence) => match self.take(&fence).await {
+                Ok(true) => Rest::Again,
+                Ok(false) => Rest::For(LOOK_EVERY),
+                Err(error) => {
+                    self.source.saw(&fence, &error);
+                    Rest::For(LOOK_EVERY)
+                }
+            },
+        };
+        // Also where nothing could be worked in, or another process does that: the door goes by what waits.
+        if let Ok(backlog) = self.source.store.backlog(&self.source.name).await {
+            self.source.backlog.store(backlog.deliveries, Ordering::Relaxed);
         }
+        Ok(rest)
     }
 }
 
@@ -78,7 +85,6 @@ impl Intake {
         if n_taken > 0 {
             self.work_in(fence, pending.into_iter().map(|one| one.delivery).collect()).await?;
         }
-        source.backlog.store(source.store.backlog(&source.name).await?.deliveries, Ordering::Relaxed);
         Ok(n_taken > 0)
     }
 

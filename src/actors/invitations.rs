@@ -48,7 +48,8 @@ impl Source {
         if self.store.revoke_invitation(fence, id).await? {
             Ok(json!({ "revoked": id }))
         } else {
-            Err(HooksError::Invitation(format!("there is no invitation `{id}`: `instep hooks list {}` shows them", self.name)))
+            // What was given is not repeated: it may be a token.
+            Err(HooksError::Invitation(format!("there is no invitation of this id: `instep hooks list {}` shows them", self.name)))
         }
     }
 

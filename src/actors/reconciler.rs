@@ -55,7 +55,7 @@ pub fn spec(source: Arc<Source>) -> ChildSpec {
         known: HashMap::new(),
         unfiltered: HashSet::new(),
         polled: HashMap::new(),
-        proven: HashMap::new(),
+        widest: HashMap::new(),
         halvings: HashMap::new(),
         tours: HashMap::new(),
         heeded: HashMap::new(),
@@ -71,8 +71,8 @@ struct Reconciler {
     trouble: Trouble,
     /// When a feed was last read to its end, in monotonic time.
     polled: HashMap<&'static str, Duration>,
-    /// The longest first page of a log, of those shorter than asked for, that was the last one.
-    proven: HashMap<&'static str, usize>,
+    /// How many rows the longest page of a log had.
+    widest: HashMap<&'static str, usize>,
     /// How often the pages of a resource are halved now, because they were larger than an answer may be.
     halvings: HashMap<ResourceName, u32>,
     /// The way through the list of a resource or feed, from its first page on.

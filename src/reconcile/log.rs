@@ -8,7 +8,8 @@
 //!   may move to the highest number of that page. One of several pages may not: while it goes on the log grows, perhaps by more than the
 //!   overlap. It first asks for the newest number, and that is its *ceiling*: it ends there, and moves no further.
 //! - Whether there is more is not told by `next` alone, which some servers do not have, nor by the number of rows alone, which some
-//!   servers cap. A short page without `next` is the end if it has no more rows than one that has been compared with the newest number.
+//!   servers cap. A short page without `next` is the end if another page of the log has shown more rows: then no cap cut it. Else the newest number
+//!   tells, and what lies between is walked at once, however much has gathered.
 //! - A log whose newest number lies below the floor has begun anew. One that shows nothing at all may do either, and is waited for.
 
 /// Where a log stands.
@@ -88,15 +89,15 @@ impl LogPosition {
         self.walk.map_or_else(|| floor(self.high, overlap), |walk| walk.after)
     }
 
-    /// What follows from the next page. `proven`: a page of so many rows was the last one before, though shorter than asked for.
+    /// What follows from the next page. `widest`: so many rows the longest of the pages before had.
     #[must_use]
-    pub fn turn(&self, overlap: u64, page: &LogPage, proven: usize) -> LogTurn {
+    pub fn turn(&self, overlap: u64, page: &LogPage, widest: usize) -> LogTurn {
         let after = self.after(overlap);
         let highest = page.highest.filter(|highest| *highest > after);
         let Some(walk) = self.walk else {
             let ends = page.rows < page.asked && !page.more;
             return match highest {
-                Some(highest) if ends && page.rows <= proven && highest >= self.high => self.done(highest),
+                Some(highest) if ends && page.rows < widest && highest >= self.high => self.done(highest),
                 // All of the log was asked for, and there is nothing.
                 None if ends && after < 0 => self.done(self.high),
                 _ => LogTurn::Probe,

@@ -4,7 +4,7 @@
 //! - `/oauth2/token` hands out tokens by client credentials; `POST /resume` resumes a push that has stopped.
 //! - A request with the header `X-Sandbox-Observer: 1` sees the true state, outside of tokens, limits, faults and counts.
 //! - `/__sandbox/…` changes the records, sets faults and tells what happened: `churn`, `changes`, `faults`, `report`, `tamper`,
-//!   `create`, `update`, `delete`, `restore`, `push`, `compact`, `quiesce`.
+//!   `create`, `update`, `delete`, `restore`, `push`, `tokens`, `compact`, `quiesce`.
 //!
 //! What the standard leaves open is chosen here and marked where it is: the path of the resumption, for example.
 

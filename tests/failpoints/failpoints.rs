@@ -10,10 +10,12 @@ use crate::support::Process;
 
 mod aborts;
 mod actors;
+mod backlog;
 mod cascades;
 mod clock;
 mod limiter;
 mod panics;
+mod producer;
 mod story;
 mod unknown_outcomes;
 

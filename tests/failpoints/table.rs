@@ -34,6 +34,12 @@ pub(crate) enum By {
     HooksDelete,
     /// A change or removal of a record that others stand below (`cascades.rs`, over a fake PIM).
     Cascade,
+    /// A log of numbered events that is walked (`producer.rs`, over a fake producer).
+    Log,
+    /// `instep hooks invite` (`producer.rs`).
+    HooksInvite,
+    /// `instep hooks invite --revoke` (`producer.rs`).
+    HooksRevoke,
     /// Nothing in the daemon, for this reason.
     Nothing(&'static str),
 }
@@ -130,12 +136,12 @@ pub(crate) const STEPS: &[Step] = &[
     transaction("note_healthy", By::HooksCreate),
     transaction("drop_registration", By::HooksDelete),
     transaction("adopt", By::Nothing("a person's verb, and one statement; `instance` shows what it does")),
-    transaction("put_invitation", By::Nothing("this upstream signs; the store's own tests do")),
-    transaction("revoke_invitation", By::Nothing("as for `put_invitation`")),
+    transaction("put_invitation", By::HooksInvite),
+    transaction("revoke_invitation", By::HooksRevoke),
     step("apply", &["cascades_written"], By::Cascade),
     transaction("cascade", By::Cascade),
     step("cascade", &["marks_written"], By::Cascade),
-    step("apply", &["log_written"], By::Nothing("no upstream of these tests has a log of numbers; the reconciler's own tests walk one")),
+    step("apply", &["log_written"], By::Log),
     transaction("open_gap", By::Nothing("an operator asks for it and is told; `asked_passes` does")),
     transaction("ask_passes", By::Nothing("as for `open_gap`; a death after it is in `asked_passes`")),
     transaction("approve_removals", By::Nothing("as for `open_gap`; `decided_removals` does")),

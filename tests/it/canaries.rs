@@ -19,6 +19,7 @@ use crate::support::universe::{about_task, signature};
 use crate::support::{Database, Engine, Setup, Universe, eventually, on_both};
 
 mod api;
+mod bearer;
 mod echo;
 mod password;
 mod wrong;
@@ -393,7 +394,7 @@ impl Stage {
             |below: &Path| self.universe.database.engine == Engine::Sqlite && below.to_string_lossy().starts_with("state/replica.db");
         // The upstream's own process may say what it likes of its records.
         let leave_out = |below: &Path| is_place(below) || is_store(below) || below == Path::new("sandbox.log");
-        self.search_can_fail(&everything, &all, folder, &leave_out);
+        search_can_fail(&everything, &all, folder, &leave_out);
 
         let found = everything.find_below(folder, &leave_out);
         assert_eq!(found.hits, Vec::<String>::new());
@@ -436,24 +437,24 @@ impl Stage {
             log.lines().count()
         );
     }
+}
 
-    /// The same search finds each canary in each form where it was planted.
-    fn search_can_fail(&self, searcher: &Searcher, all: &BTreeMap<String, String>, folder: &Path, leave_out: &dyn Fn(&Path) -> bool) {
-        let planted = self.universe.folder("tmp/planted");
-        let mut text = String::new();
-        let mut wanted = Vec::new();
-        for (name, canary) in all {
-            for (form, needle) in forms(canary) {
-                let _ = writeln!(text, "before {needle}behind");
-                wanted.push(format!("tmp/planted: {name} {form}"));
-            }
+/// The same search finds each canary in each form where it was planted, in the folder `tmp` below this one.
+fn search_can_fail(searcher: &Searcher, all: &BTreeMap<String, String>, folder: &Path, leave_out: &dyn Fn(&Path) -> bool) {
+    let planted = folder.join("tmp/planted");
+    let mut text = String::new();
+    let mut wanted = Vec::new();
+    for (name, canary) in all {
+        for (form, needle) in forms(canary) {
+            let _ = writeln!(text, "before {needle}behind");
+            wanted.push(format!("tmp/planted: {name} {form}"));
         }
-        std::fs::write(&planted, text).expect("our own folder");
-        let hits = searcher.find_below(folder, leave_out).hits;
-        std::fs::remove_file(&planted).expect("it was written");
-        let missed: Vec<_> = wanted.iter().filter(|wanted| !hits.contains(wanted)).collect();
-        assert!(missed.is_empty(), "the search is blind: {missed:?}");
     }
+    std::fs::write(&planted, text).expect("our own folder");
+    let hits = searcher.find_below(folder, leave_out).hits;
+    std::fs::remove_file(&planted).expect("it was written");
+    let missed: Vec<_> = wanted.iter().filter(|wanted| !hits.contains(wanted)).collect();
+    assert!(missed.is_empty(), "the search is blind: {missed:?}");
 }
 
 /// Each canary, and the part of it that looks the same in a URL, which is left where something else was cut off.

@@ -15,7 +15,11 @@ pub(crate) const KEYS: [(&str, &str); 5] =
     [("Property", "ListingKey"), ("Member", "MemberKey"), ("Office", "OfficeKey"), ("Media", "MediaKey"), ("OpenHouse", "OpenHouseKey")];
 
 /// What its pushes bear; of the letters that a bearer token may have (RFC 6750, 2.1).
-const PUSH_TOKEN: &str = "canary/push+9c02e7d41fb84a60a3f5==";
+pub(crate) const PUSH_TOKEN: &str = "canary/push+9c02e7d41fb84a60a3f5==";
+/// What a client shows where it asks for tokens.
+pub(crate) const CLIENT_SECRET: &str = "canary/oauth+60d8b3e79c2f41a5b814/?=";
+/// What may stand in no log, each with its name.
+pub(crate) const SECRETS: [(&str, &str); 2] = [("push token", PUSH_TOKEN), ("client's secret", CLIENT_SECRET)];
 /// What the feed is called.
 const LABEL: &str = "demo";
 
@@ -24,6 +28,8 @@ const LABEL: &str = "demo";
 pub(crate) struct Mls {
     /// Lines of the source: which of the three ways are open.
     pub(crate) source: &'static str,
+    /// Further tables of the configuration.
+    pub(crate) tables: &'static str,
     /// Further arguments of the sandbox.
     pub(crate) sandbox: Vec<&'static str>,
 }
@@ -31,6 +37,14 @@ pub(crate) struct Mls {
 impl Mls {
     /// Starts producer and daemon, and waits until every record is there.
     pub(crate) async fn started(&self, database: Database) -> Universe {
+        let mut universe = self.universe(database);
+        universe.run().await;
+        universe.backfilled().await;
+        universe
+    }
+
+    /// Starts the producer and writes the configuration; the daemon is not started.
+    pub(crate) fn universe(&self, database: Database) -> Universe {
         let client = client();
         let fixed = ["reso", "--entities", "100", "--token", READ_TOKEN];
         let arguments: Vec<&str> = fixed.into_iter().chain(self.sandbox.iter().copied()).collect();
@@ -39,24 +53,44 @@ impl Mls {
         universe.expect_more(KEYS.len());
         let text = format!(
             "[sources.mls]\nkind = \"reso\"\nurl = {:?}\npublic_url = \"http://127.0.0.1:{}\"\nauth = {{ token = {} }}\n\
-             push = {{ tokens = [{}], label = \"{LABEL}\" }}\nbrake = {{ share = 1.0, rows = 100000, cap = 100000 }}\nlinger = \"50ms\"\nread_lag = \"0s\"\nlist_lag = \"0s\"\n{}\n",
+             push.tokens = [{}]\npush.label = \"{LABEL}\"\nbrake = {{ share = 1.0, rows = 100000, cap = 100000 }}\nlinger = \"50ms\"\nread_lag = \"0s\"\nlist_lag = \"0s\"\n{}\n",
             universe.sandbox.url,
             universe.hooks_port,
             universe.secret("read-token", READ_TOKEN),
             universe.secret("push-token", PUSH_TOKEN),
             self.source,
         );
-        universe.configure("", "", &text);
-        universe.run().await;
-        universe.backfilled().await;
+        universe.configure("", self.tables, &text);
         universe
     }
 }
 
-/// Has the producer push its log from now on.
+/// Has the producer push its log from now on, seven events a request.
 pub(crate) async fn subscribe(universe: &Universe) {
-    let url = format!("http://127.0.0.1:{}/hooks/mls/events", universe.hooks_port);
-    universe.sandbox.control("push", json!({ "url": url, "token": PUSH_TOKEN, "label": LABEL, "batch": 7 })).await;
+    push(universe, json!({ "batch": 7 })).await;
+}
+
+/// Has the producer push its log, by these further settings.
+pub(crate) async fn push(universe: &Universe, mut settings: Value) {
+    settings["url"] = format!("http://127.0.0.1:{}/hooks/mls/events", universe.hooks_port).into();
+    settings["token"] = PUSH_TOKEN.into();
+    settings["label"] = LABEL.into();
+    universe.sandbox.control("push", settings).await;
+}
+
+/// What `instep hooks` says, as JSON; `None` where it ends with an error.
+pub(crate) fn hooks(universe: &Universe, arguments: &[&str]) -> Option<Value> {
+    let output = universe.verb(&[&["hooks"], arguments, &["--json"]].concat());
+    output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+/// An event about nobody, with this token; what it is answered.
+#[cfg(feature = "failpoints")]
+pub(crate) async fn deliver(universe: &Universe, token: &str) -> u16 {
+    let event = json!({ "EntityEventSequence": 1, "ResourceName": "Member", "ResourceRecordKey": "nobody" });
+    let request = universe.client.post(format!("http://127.0.0.1:{}/hooks/mls/events", universe.hooks_port));
+    let request = request.bearer_auth(token).header("content-type", "application/json").body(event.to_string());
+    request.send().await.expect("an answer").status().as_u16()
 }
 
 /// The true records of a resource by key.
@@ -66,7 +100,8 @@ pub(crate) async fn truth(universe: &Universe, resource: &str, key: &str) -> BTr
         let page = universe.sandbox.observe(&format!("/odata/{resource}?$orderby={key}&$top=100&$skip={skip}")).await.expect("a page");
         let rows = page["value"].as_array().expect("rows");
         records.extend(rows.iter().map(|row| (row[key].as_str().expect("keys are texts").to_owned(), row.clone())));
-        if rows.len() < 100 {
+        // The producer may serve shorter pages than were asked for.
+        if rows.is_empty() {
             return records;
         }
         skip += rows.len();

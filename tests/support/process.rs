@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use super::canaries::Searcher;
-use super::{api, eventually, pim, universe};
+use super::{api, eventually, mls, pim, universe};
 
 /// The binary under test.
 pub(crate) const INSTEP: &str = env!("CARGO_BIN_EXE_instep");
@@ -95,7 +95,7 @@ impl Drop for Process {
             // Every test of the suite is a test of this too.
             let productive = [("token", universe::READ_TOKEN), ("signature token", universe::TOKEN)];
             let applications = [("the portal's token", api::PORTAL), ("the reports' token", api::REPORTS)];
-            let searcher = Searcher::new(productive.into_iter().chain(applications).chain(pim::SECRETS));
+            let searcher = Searcher::new(productive.into_iter().chain(applications).chain(pim::SECRETS).chain(mls::SECRETS));
             let found = searcher.find(said.as_bytes());
             assert!(found.is_empty(), "{} holds {found:?}", self.log.display());
         } else {

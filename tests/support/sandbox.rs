@@ -133,6 +133,14 @@ impl Sandbox {
         is_there.then(|| serde_json::from_slice(&body).expect("JSON"))
     }
 
+    /// As [`Self::observe`], in pages of so many rows.
+    pub(crate) async fn observe_pages_of(&self, path: &str, rows: usize) -> Value {
+        let request =
+            self.client.get(self.at(path)).header("x-sandbox-observer", "1").header("prefer", format!("odata.maxpagesize={rows}"));
+        let answer = request.send().await.expect("the sandbox answers");
+        serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
+    }
+
     fn at(&self, path: &str) -> String {
         let root = url::Url::parse(&self.url).expect("an address").origin().ascii_serialization();
         format!("{root}{path}")

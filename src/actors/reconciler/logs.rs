@@ -41,19 +41,16 @@ impl Reconciler {
         }
         let numbers = page.rows.iter().flatten().filter_map(|row| row.number);
         let shown = LogPage { asked: order.page, rows: page.rows.len(), highest: numbers.max(), more: page.next.is_some() };
-        let proven = self.proven.get(feed.name).copied().unwrap_or(0);
-        let (to, is_complete, caught_up) = match at.turn(order.overlap, &shown, proven) {
+        let widest = self.widest.entry(feed.name).or_default();
+        let before = std::mem::replace(widest, shown.rows.max(*widest));
+        let (to, is_complete, caught_up) = match at.turn(order.overlap, &shown, before) {
             LogTurn::On(to) => (to, false, false),
             LogTurn::Done { to, caught_up } => (to, true, caught_up),
             LogTurn::Probe => {
                 let Some(newest) = self.ask_newest(cx, fence, feed).await else { return Ok(()) };
                 match at.probed(order.overlap, &shown, newest) {
                     LogProbe::Walk(to) => (to, false, false),
-                    LogProbe::Done(to) => {
-                        let proven = self.proven.entry(feed.name).or_default();
-                        *proven = (*proven).max(shown.rows);
-                        (to, true, true)
-                    }
+                    LogProbe::Done(to) => (to, true, true),
                     LogProbe::Restarted(to) => return self.restart(fence, feed, order, at, to).await,
                 }
             }
@@ -136,7 +133,7 @@ impl Reconciler {
     ) -> Result<(), Error> {
         let step = LogStep { is_complete: true, lost: Some(LogLoss::Restarted), ..log_step(feed, order, Some(at), to) };
         self.step_log(fence, feed, order, step, FeedPage::default()).await?;
-        self.proven.remove(feed.name);
+        self.widest.remove(feed.name);
         let source = &self.source;
         source.reporter.emit(GapOpened { source: source.name.to_string(), cause: LOG_RESTARTED.to_owned() });
         Ok(())

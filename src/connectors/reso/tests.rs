@@ -10,6 +10,7 @@ mod deliveries;
 mod log;
 mod reads;
 mod requests;
+mod shifts;
 mod walks;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -18,6 +18,7 @@ pub(super) async fn answer(state: &Arc<State>, method: &Method, verb: &str, quer
         (&Method::GET, "report") => Ok(state.inner().report()),
         (&Method::GET, "changes") => Ok(control::changes(&state.inner().changes, query, |change, n| change.line(n))),
         (&Method::GET, "churn") => Ok(state.inner().churn.status()),
+        (&Method::GET, "tokens") => Ok(state.inner().tokens.issued(&state.options)),
         (&Method::GET, "faults") => Ok(json!(state.inner().injector.faults)),
         (&Method::POST, "faults") => read::<Map<String, Value>>(body).and_then(|patch| set_faults(state, &patch)),
         (&Method::POST, "churn") => read(body).and_then(|job| start_churn(state, job)),

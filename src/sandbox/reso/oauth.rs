@@ -31,7 +31,7 @@ impl Tokens {
         }
         self.access.retain(|_, until_us| *until_us > now_us);
         self.issued += 1;
-        let token = format!("{:016x}{:016x}", mix(&[options.seed, 1, self.issued]), mix(&[options.seed, 2, self.issued]));
+        let token = token(options, self.issued);
         self.access.insert(token.clone(), now_us.saturating_add(micros(options.token_ttl_ms)));
         Ok(json!({ "access_token": token, "token_type": "Bearer", "expires_in": options.token_ttl_ms / 1_000 }))
     }
@@ -46,8 +46,18 @@ impl Tokens {
         Err(Refusal::new(if options.forbidden { 403 } else { 401 }, "The token is missing, wrong or has expired"))
     }
 
+    /// All that were handed out, those too that have ended.
+    pub(super) fn issued(&self, options: &Options) -> Value {
+        (1..=self.issued).map(|number| token(options, number)).collect()
+    }
+
     /// Ends all tokens.
     pub(super) fn revoke(&mut self) {
         self.access.clear();
     }
+}
+
+/// The token that is handed out at this turn.
+fn token(options: &Options, number: u64) -> String {
+    format!("{:016x}{:016x}", mix(&[options.seed, 1, number]), mix(&[options.seed, 2, number]))
 }

@@ -20,7 +20,7 @@ struct Queued {
     number: u64,
     /// Its line in the log of changes.
     change: Option<usize>,
-    tried: bool,
+    tries: u64,
 }
 
 /// The receiver, and what waits for it.
@@ -81,7 +81,7 @@ impl Push {
             return;
         }
         self.count("queued");
-        self.put(Queued { number, change, tried: false }, due_us);
+        self.put(Queued { number, change, tries: 0 }, due_us);
     }
 
     fn put(&mut self, queued: Queued, due_us: i64) {
@@ -123,14 +123,14 @@ impl Push {
                 None => break,
             }
         }
-        let overtaken = batch.iter().filter(|queued| !queued.tried && queued.number < self.latest).count();
+        let overtaken = batch.iter().filter(|queued| queued.tries == 0 && queued.number < self.latest).count();
         *self.counts.entry("overtaken").or_default() += overtaken as u64;
         self.latest = batch.iter().map(|queued| queued.number).max().unwrap_or(0).max(self.latest);
         if let Some((at_us, asked_us)) = self.refused.take() {
             self.waited_us += now_us - at_us;
             self.count(if now_us - at_us >= asked_us { "pauses_honoured" } else { "pauses_broken" });
         }
-        if batch.iter().any(|queued| queued.tried) {
+        if batch.iter().any(|queued| queued.tries > 0) {
             self.count("retried");
         }
         self.count("requests");
@@ -171,7 +171,12 @@ impl Push {
         }
         self.paused_until_us = now_us + pause_us;
         for queued in batch {
-            self.put(Queued { tried: true, ..queued }, now_us);
+            let tries = queued.tries + 1;
+            if options.push_tries > 0 && tries >= options.push_tries {
+                self.count("given_up");
+            } else {
+                self.put(Queued { tries, ..queued }, now_us);
+            }
         }
         Vec::new()
     }

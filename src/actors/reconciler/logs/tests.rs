@@ -43,7 +43,7 @@ fn get(url: String, endpoint: &str) -> Request {
 }
 
 impl Logged {
-    fn new(root: &str, resume: Option<Duration>) -> Self {
+    fn new(root: &str, resume: Option<Duration>, page: usize) -> Self {
         let day = Duration::from_secs(86_400);
         let spec = ResourceSpec {
             name: tasks(),
@@ -60,7 +60,7 @@ impl Logged {
             inherits: false,
             values: None,
         };
-        let order = FeedOrder::Numbers { overlap: OVERLAP, page: 3, label: "a".to_owned() };
+        let order = FeedOrder::Numbers { overlap: OVERLAP, page, label: "a".to_owned() };
         let write = |after| {
             let request = Request { method: http::Method::POST, declared_write: true, ..get(format!("{root}resume"), "/resume") };
             Resume { request, after }
@@ -118,7 +118,8 @@ impl Connector for Logged {
         if response.status != 200 {
             return Err(ReadError::Server(response.status));
         }
-        let rows: Vec<Value> = serde_json::from_slice(&response.body).map_err(|_| ReadError::Malformed("no rows"))?;
+        let body: Value = serde_json::from_slice(&response.body).map_err(|_| ReadError::Malformed("no rows"))?;
+        let Value::Array(rows) = body else { return Ok(FeedPage { rows: Vec::new(), next: Some("more".to_owned()) }) };
         let rows = rows.iter().map(|row| match row[0].as_i64() {
             Some(number) => Ok(FeedRow { id: number.to_string(), number: Some(number), at: None, event: Some(event(number, &row[1])) }),
             None => Err(Unreadable { key: None, reason: "no number".to_owned(), raw: row.to_string().into() }),
@@ -153,7 +154,8 @@ fn event(number: i64, key: &Value) -> Event {
 
 type Log = Arc<Mutex<Vec<Value>>>;
 
-fn reply(log: &Log, head: &str) -> Told {
+/// What the server does with a log, whose only row may be `away` or `more`: it fails, or shows nothing and says that there is more.
+fn reply(log: &Log, cap: usize, head: &str) -> Told {
     let target = head.split(' ').nth(1).unwrap_or_default();
     if !target.starts_with("/log") {
         return answer(200, "{}");
@@ -162,11 +164,14 @@ fn reply(log: &Log, head: &str) -> Told {
     if rows == [json!("away")] {
         return answer(500, "");
     }
+    if rows == [json!("more")] {
+        return answer(200, if target.contains("after=") { "{}" } else { "[]" });
+    }
     let number = |name: &str| target.split(name).nth(1).and_then(|rest| rest.split('&').next()?.parse::<i64>().ok());
     let rows: Vec<Value> = match number("after=") {
         Some(after) => {
             let page = number("page=").expect("a page") as usize;
-            rows.into_iter().filter(|row| row[0].as_i64().is_none_or(|n| n > after)).take(page).collect()
+            rows.into_iter().filter(|row| row[0].as_i64().is_none_or(|n| n > after)).take(page.min(cap)).collect()
         }
         None => rows.last().cloned().into_iter().collect(),
     };
@@ -184,14 +189,19 @@ struct Running {
 
 impl Running {
     async fn start(store: &Store, rows: &[Value], resume: Option<Duration>) -> Self {
+        Self::paced(store, rows, resume, (3, usize::MAX), Duration::from_millis(20)).await
+    }
+
+    /// So many rows of a page are asked for, and so many shown at most.
+    async fn paced(store: &Store, rows: &[Value], resume: Option<Duration>, (page, cap): (usize, usize), feed_poll: Duration) -> Self {
         let log: Log = Arc::new(Mutex::new(rows.to_vec()));
         let shown = Arc::clone(&log);
-        let fake = Fake::start(move |head| reply(&shown, head)).await;
-        let connector = Arc::new(Logged::new(fake.url.as_str(), resume));
+        let fake = Fake::start(move |head| reply(&shown, cap, head)).await;
+        let connector = Arc::new(Logged::new(fake.url.as_str(), resume, page));
         let mut source = source_of(store, &fake.url, connector, Arc::new(|_| Ok("token".to_owned())), (10_000, PATIENCE));
         source.settings.feeds = true;
         source.settings.passes = true;
-        source.settings.feed_poll = Duration::from_millis(20);
+        source.settings.feed_poll = feed_poll;
         source.settings.public_url = resume.map(|_| "https://hooks.example".to_owned());
         let source = Arc::new(source);
         source.own(Some(store.claim(&name(), "test").await.expect("claimed")));
@@ -273,6 +283,47 @@ async fn a_log_is_read_from_its_newest_row_on_before_the_backfill_begins() {
         let all: Vec<String> = (15..=30).map(|n| n.to_string()).collect();
         running.until("the late one is met", NOTED, &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
         assert_eq!(texts(&store, GAPS).await, Vec::<String>::new());
+        running.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backlog_behind_pages_that_a_server_caps_is_read_at_once() {
+    on_both(|store| async move {
+        // No links, and ten rows whatever is asked: more than the overlap, so that a page alone moves by four.
+        let running = Running::paced(&store, &rows(1..=9), None, (100, 10), Duration::from_secs(1)).await;
+        running.until("it stands", HIGH, &["9"]).await;
+        running.set(&rows(1..=13));
+        running.until("ten rows are all that there are", HIGH, &["13"]).await;
+        running.set(&rows(1..=300));
+        // A page a poll would take more than a minute, which is beyond the test's patience.
+        running.until("it has moved", HIGH, &["300"]).await;
+        running.until("nothing is passed over", "select count(*) as v from instep_sequence", &["297"]).await;
+        running.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_that_says_that_there_is_more_and_shows_nothing_is_left_alone_for_a_while() {
+    on_both(|store| async move {
+        let running = Running::start(&store, &rows(1..=3), None).await;
+        running.until("it stands", HIGH, &["3"]).await;
+        running.set(&[json!("more")]);
+        let told = async {
+            while running.source.ailing.lock().expect("whole").get(FEED).map(String::as_str) != Some(LEADS_NOWHERE) {
+                running.source.reconciler.wake();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("it is told of");
+        let before = running.fake.asked().len();
+        // That nothing happens is no condition to wait for: ten polls' time.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        running.source.reconciler.wake();
+        assert_eq!(running.fake.asked().len(), before, "{:#?}", running.fake.asked());
+        assert_eq!(texts(&store, HIGH).await, ["3"]);
         running.stop().await;
     })
     .await;

@@ -69,6 +69,21 @@ async fn failures_are_tried_again_until_the_push_stops_and_is_resumed() {
     assert_eq!((&push["stopped"], &push["resumed"], &push["refused"], &push["retried"]), (&json!(1), &json!(1), &json!(3), &json!(3)));
 }
 
+#[tokio::test]
+async fn an_event_is_given_up_after_its_tries_whatever_was_answered() {
+    let mut receiver = Receiver::new(vec![429, 503, 200]).await;
+    let bench = Bench::new(Options { push_tries: 2, ..to(&receiver) }).await;
+    for key in ["M0000001", "M0000002"] {
+        bench.control("update", json!({ "resource": "Member", "key": key })).await;
+        bench.control("quiesce", json!({})).await;
+    }
+    for _ in 0..3 {
+        receiver.next().await;
+    }
+    let push = bench.report().await["push"].take();
+    assert_eq!((&push["given_up"], &push["sent"], &push["is_stopped"]), (&json!(1), &json!(1), &json!(false)));
+}
+
 /// Answers every request with 429 once, then 200, and says when to come again.
 async fn waits_as_told(impatient: bool) -> Value {
     let mut receiver = Receiver::refusing("1").await;
