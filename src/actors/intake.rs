@@ -1,7 +1,8 @@
 //! `intake`: the only consumer of deliveries.
 //!
-//! Per batch one transaction: every event is applied by the ordering rule or becomes a mark, and the deliveries are done. It
-//! selects by state, never by a high-water id: rows become visible out of order.
+//! Every event is applied by the ordering rule or becomes a mark, and with the last one the deliveries are done: per batch in one
+//! transaction, of very many events in several, for the journal waits behind each of them on SQLite. Deliveries are selected by state,
+//! never by a high-water id: rows become visible out of order.
 //!
 //! A connector that panics on a delivery quarantines that delivery. What brings the whole process down (a stack or memory
 //! exhausted) cannot be caught: so the name of the delivery that is being decoded stands in a small file for just that moment
@@ -14,20 +15,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::ask::guarded;
+use super::ask::{self, guarded};
 use super::source::Source;
 use crate::clock::Timestamp;
 use crate::connectors::{Flow, Statements, Unreadable};
 use crate::failpoint;
 use crate::model::{Delivery, DeliveryId, Event};
 use crate::report::{EventsDecided, GapOpened, ItemQuarantined};
-use crate::store::{DeliveryEnd, Error, Fence, LearnedBy, Observed, What};
+use crate::store::{Batch, DeliveryEnd, Error, Fence, LearnedBy, Observed, What};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 use witness::Witness;
 
-/// Deliveries in one transaction.
+/// Deliveries taken up at once.
 const BATCH_ROWS: u64 = 200;
-/// Bytes of bodies in one transaction.
+/// Bytes of bodies taken up at once.
 const BATCH_BYTES: u64 = 1024 * 1024;
 /// Without a wake-up the intake looks this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -82,10 +83,18 @@ impl Intake {
         let source = Arc::clone(&self.source);
         let pending = source.store.pending(&source.name, BATCH_ROWS, BATCH_BYTES).await?;
         let n_taken = pending.len();
-        if n_taken > 0 {
-            self.work_in(fence, pending.into_iter().map(|one| one.delivery).collect()).await?;
+        match n_taken {
+            0 => self.count_backlog().await?,
+            _ => self.work_in(fence, pending.into_iter().map(|one| one.delivery).collect()).await?,
         }
         Ok(n_taken > 0)
+    }
+
+    /// The door goes by it.
+    async fn count_backlog(&self) -> Result<(), Error> {
+        let backlog = self.source.store.backlog(&self.source.name).await?;
+        self.source.backlog.store(backlog.deliveries, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The process before us died while it decoded this delivery.
@@ -132,8 +141,28 @@ impl Intake {
                     batch.deliveries.push((delivery.id, DeliveryEnd::Quarantined(unreadable.reason)));
                 }
             }
+            if batch.observations.len() >= ask::BATCH_ROWS {
+                let full = std::mem::replace(&mut batch, self.source.batch(LearnedBy::Hook));
+                self.apply(fence, full).await?;
+            }
         }
-        self.source.apply_batch(fence, batch).await.map(drop)
+        if batch.deliveries.is_empty() { Ok(()) } else { self.apply(fence, batch).await }
+    }
+
+    /// Applies what deliveries told; where that is more than one transaction holds, they are done with the last. One that is taken up
+    /// again after some of them says nothing new.
+    async fn apply(&self, fence: &Fence, mut batch: Batch) -> Result<(), Error> {
+        let mut observations = std::mem::take(&mut batch.observations).into_iter().peekable();
+        loop {
+            let taken = ask::take_bounded(&mut observations);
+            if observations.peek().is_none() {
+                self.source.apply_batch(fence, Batch { observations: taken, ..batch }).await?;
+                return self.count_backlog().await;
+            }
+            let ahead = Batch { observations: taken, ..self.source.batch(LearnedBy::Hook) };
+            self.source.apply_batch(fence, ahead).await?;
+            self.count_backlog().await?;
+        }
     }
 
     /// The upstream says that it stopped sending, or sends again. What was said twice, or in the wrong order, ends the same way.

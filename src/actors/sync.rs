@@ -123,13 +123,19 @@ impl Sync {
         if together.is_empty() {
             return Ok(Rest::Again);
         }
-        // Hints gather for a moment, so that a burst becomes one read.
+        // Hints gather for a moment, so that a burst becomes one read; one that is full gains nothing by waiting.
         let passed = self.looked_at.map(|at| self.source.clock.monotonic().saturating_sub(at));
         let left = passed.map_or(Duration::ZERO, |passed| self.source.settings.linger.saturating_sub(passed));
-        if !left.is_zero() && n_alone <= SINGLES_A_STEP {
+        if !left.is_zero() && n_alone <= SINGLES_A_STEP && !self.fills(spec, &together) {
             return Ok(Rest::For(left));
         }
         self.read_together(cx, fence, spec).await
+    }
+
+    /// Whether due marks fill a bulk read.
+    fn fills(&self, spec: &ResourceSpec, due: &[DueMark]) -> bool {
+        let keys: Vec<Key> = due.iter().map(|due| due.key.clone()).collect();
+        keys.len() >= spec.bulk || self.source.connector.fitting(spec, &keys) < keys.len()
     }
 
     /// Marks the next children of what changed or went above them; whether there are more.

@@ -77,3 +77,19 @@ async fn what_can_be_read_of_a_delivery_is_worked_in_and_the_rest_is_kept_with_t
     })
     .await;
 }
+
+/// On SQLite the journal waits behind every transaction, and with it whoever delivers.
+#[tokio::test]
+async fn a_delivery_of_very_many_events_is_worked_in_by_short_transactions() {
+    on_both(|store| async move {
+        let running = Running::start(&store).await;
+        let event = |n: usize| format!(r#"{{"action":"product.updated","author":"julia","data":{{"resource":{{"uuid":"u-{n}"}}}}}}"#);
+        let events: Vec<String> = (0..450).map(event).collect();
+        running.take(EVENTS, &format!(r#"{{"events":[{}]}}"#, events.join(","))).await;
+        assert_eq!(texts(&store, "select state as v from instep_delivery").await, ["done"]);
+        // What is marked in one transaction has one tick.
+        let sizes = "select cast(count(*) as text) as v from instep_mark group by tick_epoch, tick_counter order by count(*)";
+        assert_eq!(texts(&store, sizes).await, ["50", "200", "200"]);
+    })
+    .await;
+}

@@ -39,8 +39,14 @@ struct Running {
 impl Running {
     /// Tasks 1 to `n` in the replica, the actor awake, hints for `hinted`.
     async fn start(store: &Store, n: u32, hinted: &[u32], brake: Brake, answers: Answer) -> Self {
+        Self::start_lingering(store, n, hinted, (brake, Duration::ZERO), answers).await
+    }
+
+    async fn start_lingering(store: &Store, n: u32, hinted: &[u32], (brake, linger): (Brake, Duration), answers: Answer) -> Self {
         let fake = Fake::start(move |head| reply(head, answers)).await;
-        let source = Arc::new(source(store, &fake, brake));
+        let mut source = source(store, &fake, brake);
+        source.settings.linger = linger;
+        let source = Arc::new(source);
         let fence = store.claim(&name(), "test").await.expect("claimed");
         let rows = (1..=n).map(|key| read(&fence, &key.to_string(), 1, "before")).collect();
         store.apply(&fence, &batch(rows)).await.expect("applied");
@@ -190,6 +196,20 @@ async fn a_refused_bulk_read_is_taken_apart_until_the_guilty_key_stands_alone() 
         running.until("the innocent are read", APPLIED, "7").await;
         running.until("one mark is left", "select key as v from instep_mark", "5").await;
         assert!(running.fake.asked().len() <= 8, "in bulk, and not one by one: {:#?}", running.fake.asked());
+        running.stop().await;
+    })
+    .await;
+}
+
+/// A read that is full gains nothing by waiting; the last one, which is not, gathers hints.
+#[tokio::test]
+async fn hints_that_fill_a_read_do_not_wait_for_more() {
+    on_both(|store| async move {
+        let hinted: Vec<u32> = (1..=450).collect();
+        let running = Running::start_lingering(&store, 450, &hinted, (LOOSE, 3 * PATIENCE), records).await;
+        running.until("two full reads", APPLIED, "400").await;
+        running.until("the others wait", MARKED, "50").await;
+        assert_eq!(running.fake.asked().len(), 2, "{:#?}", running.fake.asked());
         running.stop().await;
     })
     .await;
