@@ -13,12 +13,17 @@ use super::{EX_SOFTWARE, EX_USAGE, complain, runtime};
 use crate::store::{self, reader};
 
 mod akeneo;
+mod all;
 mod arm;
 mod compare;
+mod fake;
+mod figures;
+mod ground;
 mod outcome;
 mod plan;
 mod process;
 mod replica;
+mod reso;
 mod upstream;
 
 pub use plan::Arm;
@@ -30,7 +35,7 @@ use process::Directory;
 /// Arguments of `instep demo`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  instep demo\n  instep demo --quick\n  instep demo --upstream akeneo\n  instep demo --arm hooks --tamper 3\n  \
+    after_help = "Examples:\n  instep demo\n  instep demo --quick\n  instep demo --upstream akeneo\n  instep demo --upstream reso --quick\n  instep demo --upstream all\n  instep demo --arm hooks --tamper 3\n  \
     instep demo --store postgresql://user@127.0.0.1:5432/\n\n\
     Exit code 0: everything held. 1: something did not, or records were tampered with."
 )]
@@ -68,6 +73,10 @@ pub enum Kind {
     Productive,
     /// An Akeneo PIM, through the phases of a move from the Events API to the Event Platform
     Akeneo,
+    /// A RESO producer, by each of its three ways, and a first feed of its whole log
+    Reso,
+    /// All of them as sources of one daemon, at once
+    All,
 }
 
 /// Why an arm came to no verdict.
@@ -137,6 +146,8 @@ async fn prove(args: &Args, stop: &CancellationToken) -> ExitCode {
     match args.upstream {
         Kind::Productive => prove_arms(args, stop).await,
         Kind::Akeneo => akeneo::prove(args, stop).await,
+        Kind::Reso => reso::prove(args, stop).await,
+        Kind::All => all::prove(args, stop).await,
     }
 }
 

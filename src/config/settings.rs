@@ -112,7 +112,7 @@ section! {
         /// How long a stop waits for what is being answered; less than systemd's TimeoutStopSec.
         drain: Duration = default("\"20s\""), within(Duration::ZERO..=seconds(600));
         /// Deliveries waiting for the intake; above it hooks are answered with 429 or 503 and Retry-After, by the connector's policy.
-        backlog: u64 = default("200_000"), within(100..=50_000_000);
+        backlog: u64 = default("200_000"), within(10..=50_000_000);
         /// All upstream responses in memory; a fetch waits until there is room for the largest one allowed.
         responses_in_flight: Size = default("\"64MiB\""), within(Size::mib(1)..=Size::gib(4));
         /// Largest single upstream response: a page of 200 records with long texts stays far below.

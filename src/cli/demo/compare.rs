@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::Error;
-use super::upstream::Upstream;
 use crate::clock::Timestamp;
 use crate::connectors::{Column, ColumnKind, ResourceSpec};
 use crate::store::reader::{Reader, TextRow};
@@ -69,16 +68,6 @@ impl Comparison {
     }
 }
 
-/// Compares all resources of a Productive organisation.
-pub(super) async fn compare(upstream: &Upstream, reader: &Reader, source: &str, specs: &[ResourceSpec]) -> Result<Comparison, Error> {
-    let mut found = Comparison::default();
-    for spec in specs {
-        let records = upstream.collection(spec.name.as_str()).await?;
-        found.add(reader, source, spec, &records, |of_record, record, payload| of_record.compare_payload(record, payload)).await?;
-    }
-    Ok(found)
-}
-
 /// One record under comparison.
 pub(super) struct OfRecord<'a> {
     spec: &'a ResourceSpec,
@@ -115,7 +104,8 @@ impl OfRecord<'_> {
         }
     }
 
-    fn compare_payload(&mut self, record: &Value, payload: &Value) {
+    /// Of JSON:API.
+    pub(super) fn compare_payload(&mut self, record: &Value, payload: &Value) {
         for name in ["id", "type"] {
             self.compare_values(&format!("/{name}"), record.get(name), payload.get(name));
         }
@@ -132,6 +122,14 @@ impl OfRecord<'_> {
         let unknown: Vec<&str> = parts.filter(|name| !matches!(*name, "id" | "type" | "attributes" | "relationships")).collect();
         for name in unknown {
             self.differs(&format!("/{name}"), "nothing", "a value");
+        }
+    }
+
+    /// Of records whose fields are all at the top: every one.
+    pub(super) fn compare_fields(&mut self, record: &Value, payload: &Value) {
+        match (record.as_object(), payload.as_object()) {
+            (Some(record), Some(payload)) => self.compare_objects("", record, payload),
+            _ => self.differs("payload", record, payload),
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::arm::number;
 use super::compare::{Comparison, Difference};
+use super::figures::{faults, list};
 use super::plan::{Arm, Plan};
 use super::upstream::Change;
 use crate::clock::Timestamp;
@@ -97,9 +98,6 @@ impl Outcome {
             let rows = end.pointer(pointer).and_then(Value::as_object).cloned().unwrap_or_default();
             rows.into_iter().filter_map(|(name, count)| Some((name, count.as_u64()?))).collect()
         };
-        let injected = end.pointer("/faults").and_then(Value::as_object).cloned().unwrap_or_default();
-        let is_set = |fault: &Value| fault.get("configured").and_then(Value::as_f64).is_some_and(|share| share > 0.0);
-        let faults = injected.iter().filter(|(_, fault)| is_set(fault)).map(|(name, fault)| (name.clone(), number(fault, "/count")));
         let never = end.pointer("/never_happened").and_then(Value::as_array).cloned().unwrap_or_default();
         Self {
             arm: plan.arm,
@@ -121,7 +119,7 @@ impl Outcome {
             refusals: number(end, "/refusals_total"),
             violations: number(end, "/violations_total"),
             deliveries: counts("/deliveries"),
-            faults: faults.collect(),
+            faults: faults(end),
             never_happened: never.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
             backfill_s: 0.0,
             settled_s: 0.0,
@@ -182,15 +180,11 @@ impl Outcome {
     pub(super) fn show(&self, out: &mut impl Write) -> io::Result<()> {
         let verdict = if self.holds() { "holds" } else { "DOES NOT HOLD" };
         writeln!(out, "\n{}: {verdict}", self.arm.title())?;
-        let list = |counts: &mut dyn Iterator<Item = (&String, String)>| -> String {
-            let words: Vec<String> = counts.map(|(name, n)| format!("{name} {n}")).collect();
-            if words.is_empty() { "-".to_owned() } else { words.join(", ") }
-        };
         let visible = &self.visible;
         let rows = [
             ("entities", self.entities.to_string()),
             ("changed entities", format!("{} ({} changes)", self.changed_entities, self.changes)),
-            ("changes by operation", list(&mut self.operations.iter().map(|(name, n)| (name, n.to_string())))),
+            ("changes by operation", list(&self.operations)),
             ("differences", self.n_differences.to_string()),
             (
                 "change to visible",
@@ -216,8 +210,8 @@ impl Outcome {
             ("requests per changed entity", format!("{:.3} (since the churn began / changed entities)", self.requests_per_changed)),
             ("refusals caused", self.refusals.to_string()),
             ("violations (writes)", self.violations.to_string()),
-            ("deliveries", list(&mut self.deliveries.iter().map(|(name, n)| (name, n.to_string())))),
-            ("injected faults", list(&mut self.faults.iter().map(|(name, n)| (name, n.to_string())))),
+            ("deliveries", list(&self.deliveries)),
+            ("injected faults", list(&self.faults)),
             ("intervals", self.intervals()),
             ("backfill", format!("{:.1} s", self.backfill_s)),
             ("settled after the last delivery", format!("{:.1} s", self.settled_s)),
@@ -241,7 +235,7 @@ impl Outcome {
 }
 
 /// The first differences, one by one.
-pub(super) fn show_differences(out: &mut impl Write, differences: &[Difference]) -> io::Result<()> {
+pub(super) fn show_differences(out: &mut (impl Write + ?Sized), differences: &[Difference]) -> io::Result<()> {
     for Difference { resource, key, field, upstream, replica } in differences.iter().take(LISTED) {
         writeln!(out, "  difference: {resource} {key} {field}: upstream {upstream}, replica {replica}")?;
     }

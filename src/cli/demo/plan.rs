@@ -60,9 +60,11 @@ pub(super) struct Plan {
     /// Changes that the churn makes: fewer than 5 % of the entities.
     pub(super) changes: u64,
     pub(super) per_second: f64,
-    /// From one incremental pass to the next, and for passes alone from one sweep to the next.
+    /// From one incremental pass to the next.
     pub(super) poll: Duration,
-    /// The same for the event feeds.
+    /// From one sweep to the next.
+    pub(super) sweep: Duration,
+    /// The same as `poll` for the event feeds.
     pub(super) feed_poll: Duration,
     /// How long hints gather before a read: a second where visibility is promised; longer where every change is told twice, by
     /// a hook and by a feed, and requests are what counts.
@@ -86,7 +88,8 @@ impl Plan {
             (_, true) => (seconds(120), seconds(10)),
         };
         let linger = seconds(if arm == Arm::Both { 3 } else { 1 });
-        Self { arm, seed, entities, changes, per_second, poll, feed_poll, linger, quick }
+        let sweep = if arm == Arm::Passes { poll } else { seconds(24 * 3600) };
+        Self { arm, seed, entities, changes, per_second, poll, sweep, feed_poll, linger, quick }
     }
 
     /// Faults of deliveries and reads, which hold from the start.
@@ -119,13 +122,11 @@ impl Plan {
         json!({ "changes": self.changes, "per_second": self.per_second, "kinds": kinds, "seed": self.seed, "removals": 0.3 })
     }
 
-    /// The daemon's configuration.
-    pub(super) fn config(&self, store: &str, api: &str, token: &Path, [hooks, admin]: [u16; 2]) -> String {
+    /// The source of the daemon's configuration; the daemon takes hooks at the port `hooks`.
+    pub(super) fn config(&self, source: &str, api: &str, token: &Path, hooks: u16) -> String {
         let token = token.display();
         let mut text = format!(
-            "[store]\nurl = \"{store}\"\n[listen]\nhooks = \"127.0.0.1:{hooks}\"\nadmin = \"127.0.0.1:{admin}\"\n\
-             [limits]\nupstream_timeout = \"2s\"\n[log]\nlevel = \"info\"\nformat = \"human\"\n\
-             [sources.{SOURCE}]\nkind = \"productive\"\norganization = {ORGANIZATION}\nurl = \"{api}\"\ntoken = {{ file = \"{token}\" }}\n\
+            "[sources.{source}]\nkind = \"productive\"\norganization = {ORGANIZATION}\nurl = \"{api}\"\ntoken = {{ file = \"{token}\" }}\n\
              read_lag = \"500ms\"\nlist_lag = \"1s\"\nlinger = \"{}s\"\n",
             self.linger.as_secs()
         );
@@ -134,10 +135,9 @@ impl Plan {
         if self.arm.hooks() {
             let _ = writeln!(text, "manage_token = {{ file = \"{token}\" }}\npublic_url = \"http://127.0.0.1:{hooks}\"");
         }
-        let sweep = if self.arm == Arm::Passes { self.poll } else { Duration::from_secs(24 * 3600) };
         for name in resource_names() {
-            let (poll, sweep) = (self.poll.as_secs(), sweep.as_secs());
-            let _ = writeln!(text, "[sources.{SOURCE}.resources.{name}]\npoll = \"{poll}s\"\nsweep = \"{sweep}s\"");
+            let (poll, sweep) = (self.poll.as_secs(), self.sweep.as_secs());
+            let _ = writeln!(text, "[sources.{source}.resources.{name}]\npoll = \"{poll}s\"\nsweep = \"{sweep}s\"");
         }
         text
     }

@@ -36,14 +36,20 @@ impl Replica {
         Ok(Self { reader: Reader::open(store).await? })
     }
 
-    /// Whether every resource has been swept (after an instant) and no mark is left of it.
-    pub(super) async fn swept_since(&self, n_resources: usize, after: Option<Timestamp>) -> Result<bool, Error> {
-        let rows = self.reader.texts(&["resource", "complete_as_of"], "instep_resources").await?;
+    /// Whether every resource of a source has been swept (after an instant).
+    pub(super) async fn swept(&self, source: &str, n_resources: usize, after: Option<Timestamp>) -> Result<bool, Error> {
+        let of_source = format!("instep_resources where source = '{source}'");
+        let rows = self.reader.texts(&["complete_as_of"], &of_source).await?;
         let late = |row: &Vec<Option<String>>| {
-            let at = row.get(1).and_then(|text| instant(text.as_deref()?));
+            let at = row.first().and_then(|text| instant(text.as_deref()?));
             at.is_some_and(|at| after.is_none_or(|after| at > after))
         };
-        Ok(rows.len() == n_resources && rows.iter().all(late) && self.idle().await?)
+        Ok(rows.len() == n_resources && rows.iter().all(late))
+    }
+
+    /// The same, and no mark is left of it.
+    pub(super) async fn swept_since(&self, source: &str, n_resources: usize, after: Option<Timestamp>) -> Result<bool, Error> {
+        Ok(self.swept(source, n_resources, after).await? && self.idle().await?)
     }
 
     /// Whether no delivery waits and no mark is open.

@@ -92,6 +92,12 @@ impl Upstream {
         self.quiesce(deadline).await
     }
 
+    /// Whether the churn has ended and no delivery is left.
+    pub(super) async fn is_quiet(&self) -> Result<bool, Error> {
+        let done = self.get("churn").await?.get("done") == Some(&Value::Bool(true));
+        Ok(done && self.report().await?.get("deliveries_waiting") == Some(&json!(0)))
+    }
+
     async fn quiesce(&self, deadline: Duration) -> Result<(), Error> {
         let timeout_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         self.post("quiesce", &json!({ "timeout_ms": timeout_ms })).await.map(|_| ())

@@ -1,6 +1,7 @@
 //! `$filter`: read by a small parser, typed against the resource, and asked of records.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -25,6 +26,12 @@ pub(super) enum Literal {
     Text(String),
     Stamp(i64),
     Date(String),
+}
+
+impl Literal {
+    fn text(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +84,16 @@ impl Filter {
             Self::And(one, other) => one.sequence_from().max(other.sequence_from()),
             Self::Compare(field, Operator::Gt | Operator::Ge | Operator::Eq, literal) if field == SEQUENCE => number(literal),
             _ => 0,
+        }
+    }
+
+    /// The keys beside which nothing holds, where it names them, so that not every record need be looked at.
+    pub(super) fn keys(&self, key: &str) -> Option<BTreeSet<&str>> {
+        match self {
+            Self::And(one, other) => one.keys(key).or_else(|| other.keys(key)),
+            Self::In(field, among) if field == key => among.iter().map(Literal::text).collect(),
+            Self::Compare(field, Operator::Eq, literal) if field == key => Some(literal.text().into_iter().collect()),
+            _ => None,
         }
     }
 
@@ -331,6 +348,19 @@ mod tests {
             ("ModificationTimestamp gt 2026-01-01T01:00:00.123+01:00", false),
         ] {
             assert_eq!(holds(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_are_named_only_where_nothing_else_can_hold() {
+        let keys = |text: &str| {
+            let filter = parse(Resource::Property, text, Manners::default()).expect("a filter");
+            filter.keys("ListingKey").map(|keys| keys.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(keys("ListingKey in ('b','a','b')").as_deref(), Some("a b"));
+        assert_eq!(keys("ListPrice gt 1 and ListingKey eq 'O''Neil'").as_deref(), Some("O'Neil"));
+        for text in ["ListingKey gt 'a'", "not (ListingKey eq 'a')", "ListingKey eq 'a' or ListPrice gt 1", "City in ('a')"] {
+            assert_eq!(keys(text), None, "{text}");
         }
     }
 

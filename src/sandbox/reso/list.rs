@@ -85,7 +85,14 @@ fn candidates<'a>(inner: &'a Inner, resource: Resource, query: &Query, viewer: V
         return Box::new(inner.events.visible(from, viewer.now_us));
     }
     let seen = move |(_, record): &(&str, &Arc<Record>)| record.hidden_us.is_none() || !viewer.observer;
-    Box::new(inner.world.all(resource).filter(seen).map(|(key, record)| (key.to_owned(), Arc::clone(record))))
+    let row = |(key, record): (&str, &Arc<Record>)| (key.to_owned(), Arc::clone(record));
+    match query.filter.as_ref().and_then(|filter| filter.keys(resource.key())) {
+        Some(keys) => {
+            let rows = keys.into_iter().filter_map(|key| Some((key, inner.world.get(resource, key)?)));
+            Box::new(rows.filter(seen).map(row).collect::<Vec<_>>().into_iter())
+        }
+        None => Box::new(inner.world.all(resource).filter(seen).map(row)),
+    }
 }
 
 /// What is asked for; MLS Grid's own is by stamp.

@@ -41,6 +41,8 @@ pub(super) struct Push {
     counts: BTreeMap<&'static str, u64>,
     asked_us: i64,
     waited_us: i64,
+    /// The longest time to an answer.
+    slowest_us: i64,
     latest: u64,
 }
 
@@ -67,6 +69,7 @@ impl Push {
             counts: BTreeMap::new(),
             asked_us: 0,
             waited_us: 0,
+            slowest_us: 0,
             latest: 0,
         }
     }
@@ -187,6 +190,7 @@ impl Push {
         report["is_stopped"] = self.stopped.into();
         report["asked_to_wait_ms"] = (self.asked_us / 1_000).into();
         report["waited_ms"] = (self.waited_us / 1_000).into();
+        report["slowest_ms"] = (self.slowest_us / 1_000).into();
         report
     }
 }
@@ -241,6 +245,7 @@ async fn send(state: &State, batch: Vec<Queued>) {
         }
         (body.map(|body| request.body(body.to_string())), Duration::from_millis(state.options.push_timeout_ms))
     };
+    let begun_us = state.now_us();
     let outcome = match request {
         // All of it was compacted away: later events stand for these.
         None => Outcome::Answered(200, None),
@@ -258,6 +263,7 @@ async fn send(state: &State, batch: Vec<Queued>) {
     };
     let now_us = state.now_us();
     let mut inner = state.inner();
+    inner.push.slowest_us = inner.push.slowest_us.max(now_us - begun_us);
     for change in inner.push.finish(batch, &outcome, &state.options, now_us) {
         if let Some(change) = inner.changes.get_mut(change) {
             change.pushed = true;

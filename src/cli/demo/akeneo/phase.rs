@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::plan::SOURCE;
 use crate::connectors::akeneo::resource_names;
 
 /// How far the fake PIM's lists and bulk reads lag.
@@ -30,7 +29,7 @@ const TOLD_BY_PLATFORM: [&str; 8] = [
 /// One way of keeping in step with a PIM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Phase {
+pub(in super::super) enum Phase {
     /// The Events API alone, after the backfill.
     Events,
     /// Both systems, with lost events, and passes.
@@ -87,7 +86,7 @@ impl Phase {
     }
 
     /// What disturbs events; the index lags always.
-    pub(super) fn faults(self) -> Value {
+    pub(in super::super) fn faults(self) -> Value {
         let mut faults = json!({ "index_lag_ms": INDEX_LAG_MS, "hooks_delay_max_ms": 2_000 });
         for (system, is_on) in [("events_api", self.has_events_api()), ("event_platform", self.has_platform())] {
             for fault in ["duplicated", "delayed", "reordered"] {
@@ -99,8 +98,8 @@ impl Phase {
     }
 
     /// Which of the fake PIM's two systems send, and where the Events API sends to: the daemon listens at `hooks`.
-    pub(super) fn subscription(self, hooks: u16) -> Value {
-        let url = format!("http://127.0.0.1:{hooks}/hooks/{SOURCE}/events");
+    pub(in super::super) fn subscription(self, source: &str, hooks: u16) -> Value {
+        let url = format!("http://127.0.0.1:{hooks}/hooks/{source}/events");
         json!({
             "events_api": { "url": url, "secret": SECRETS[0], "enabled": self.has_events_api() },
             "event_platform": { "enabled": self.has_platform() },
@@ -110,20 +109,20 @@ impl Phase {
 
 /// The numbers of a run through all phases.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    pub(super) seed: u64,
+pub(in super::super) struct Plan {
+    pub(in super::super) seed: u64,
     /// About how many products there are.
-    pub(super) products: u64,
+    pub(in super::super) products: u64,
     /// Changes in each phase.
     changes: u64,
     per_second: f64,
     /// From one incremental pass to the next in phases with passes, and from one sweep to the next.
-    pub(super) poll: Duration,
-    pub(super) sweep: Duration,
+    pub(in super::super) poll: Duration,
+    pub(in super::super) sweep: Duration,
 }
 
 impl Plan {
-    pub(super) fn new(seed: u64, quick: bool) -> Self {
+    pub(in super::super) fn new(seed: u64, quick: bool) -> Self {
         let seconds = Duration::from_secs;
         if quick {
             Self { seed, products: 2_000, changes: 120, per_second: 30.0, poll: seconds(4), sweep: seconds(8) }
@@ -132,18 +131,17 @@ impl Plan {
         }
     }
 
-    pub(super) fn churn(&self, phase: Phase) -> Value {
+    pub(in super::super) fn churn(&self, phase: Phase) -> Value {
         let seed = self.seed + phase as u64;
         json!({ "changes": self.changes, "per_second": self.per_second, "resources": phase.changing(), "seed": seed, "removals": 0.3 })
     }
 
-    /// The daemon's configuration in a phase. `files` holds the secrets, each under its own name.
-    pub(super) fn config(&self, phase: Phase, store: &str, root: &str, files: &Path, [hooks, admin]: [u16; 2]) -> String {
+    /// The source of the daemon's configuration in a phase. `files` holds the secrets, each under its own name; the daemon takes hooks
+    /// at the port `hooks`.
+    pub(in super::super) fn config(&self, phase: Phase, source: &str, root: &str, files: &Path, hooks: u16) -> String {
         let secret = |name: &str| format!("{{ file = \"{}\" }}", files.join(name).display());
         let mut text = format!(
-            "[store]\nurl = \"{store}\"\n[listen]\nhooks = \"127.0.0.1:{hooks}\"\nadmin = \"127.0.0.1:{admin}\"\n\
-             [limits]\nupstream_timeout = \"5s\"\n[log]\nlevel = \"info\"\nformat = \"human\"\n\
-             [sources.{SOURCE}]\nkind = \"akeneo\"\nurl = \"{root}\"\npublic_url = \"http://127.0.0.1:{hooks}\"\n\
+            "[sources.{source}]\nkind = \"akeneo\"\nurl = \"{root}\"\npublic_url = \"http://127.0.0.1:{hooks}\"\n\
              auth = {{ client_id = \"1_instep\", secret = {}, username = \"instep_0001\", password = {} }}\n\
              read_lag = \"500ms\"\nlist_lag = \"1s\"\nlinger = \"1s\"\npasses = {}\n",
             secret("connection-secret"),
@@ -154,7 +152,7 @@ impl Plan {
             [("events_api", SECRETS[0], phase.has_events_api()), ("event_platform", SECRETS[1], phase.has_platform())]
         {
             if is_on {
-                let _ = writeln!(text, "[sources.{SOURCE}.{table}]\nsecrets = [{}]", secret(name));
+                let _ = writeln!(text, "[sources.{source}.{table}]\nsecrets = [{}]", secret(name));
             }
         }
         if phase.has_platform() {
@@ -162,7 +160,7 @@ impl Plan {
         }
         for name in resource_names() {
             let (poll, sweep) = (self.poll.as_secs(), self.sweep.as_secs());
-            let _ = writeln!(text, "[sources.{SOURCE}.resources.{name}]\npoll = \"{poll}s\"\nsweep = \"{sweep}s\"");
+            let _ = writeln!(text, "[sources.{source}.resources.{name}]\npoll = \"{poll}s\"\nsweep = \"{sweep}s\"");
         }
         text
     }

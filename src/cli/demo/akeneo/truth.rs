@@ -27,7 +27,7 @@ const MAPS: [&str; 5] = ["values", "associations", "quantified_associations", "l
 const SELECTS: [&str; 2] = ["pim_catalog_simpleselect", "pim_catalog_multiselect"];
 
 /// All records of a resource by our keys.
-pub(super) async fn records(upstream: &Upstream, resource: &str) -> Result<BTreeMap<String, Value>, Error> {
+pub(in super::super) async fn records(upstream: &Upstream, resource: &str) -> Result<BTreeMap<String, Value>, Error> {
     let Some((_, above, [before, behind], field)) = NESTED.iter().find(|(name, ..)| *name == resource) else {
         let path = if resource == "products" { "products-uuid" } else { resource };
         let rows = list(upstream, path).await?;
@@ -95,7 +95,7 @@ async fn list(upstream: &Upstream, path: &str) -> Result<Vec<Value>, Error> {
 }
 
 /// Compares a record with a payload: all fields of both, but for links, and with every empty list or map as the same nothing.
-pub(super) fn compare(of_record: &mut OfRecord<'_>, record: &Value, payload: &Value) {
+pub(in super::super) fn compare(of_record: &mut OfRecord<'_>, record: &Value, payload: &Value) {
     let (wanted, held) = (plain(record), plain(payload));
     let (Some(wanted), Some(held)) = (wanted.as_object(), held.as_object()) else {
         return of_record.differs("payload", record, payload);
