@@ -1,4 +1,5 @@
-//! The HTTP side of the daemon: the accept loop ([`edge`]), the public routes ([`hooks`]) and the local ones ([`admin`]).
+//! The HTTP side of the daemon: the accept loop ([`edge`]), the public routes ([`hooks`]), the local ones ([`admin`]) and those of
+//! applications ([`api`]).
 //!
 //! Nothing else imports warp. The sockets are served by the same [`edge::serve`] with different [`Routes`].
 //! TLS ends in front of us, at a reverse proxy.
