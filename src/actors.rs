@@ -36,6 +36,7 @@ pub mod answers;
 pub mod api;
 pub mod ask;
 pub mod control;
+mod delays;
 mod demands;
 pub mod door;
 pub mod history;
@@ -59,6 +60,7 @@ pub mod status;
 pub mod sync;
 #[cfg(test)]
 pub(crate) mod testing;
+mod verify;
 pub mod watchdog;
 
 pub use source::Source;

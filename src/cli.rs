@@ -25,10 +25,12 @@ pub mod migrate;
 pub mod quarantine;
 pub mod reconcile;
 pub mod refresh;
+pub mod report;
 pub mod run;
 pub mod sandbox;
 pub mod status;
 pub mod undelete;
+pub mod verify;
 
 /// sysexits: what was asked for makes no sense.
 pub const EX_USAGE: u8 = 64;
@@ -88,6 +90,11 @@ enum Verb {
     Explain(explain::Args),
     /// Have one record read upstream now, and show what is held of it
     Refresh(refresh::Args),
+    /// Show how late and how lossy the ways are by which changes are learned
+    #[command(subcommand)]
+    Report(report::Report),
+    /// Compare the replica with the upstream, and put right what differs
+    Verify(verify::Args),
     /// Bring the store's schema up to date without running
     Migrate(migrate::Args),
     /// Prove the main job on a fake organisation: hooks only, passes only, both with faults
@@ -122,6 +129,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Quarantine(args) => quarantine::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Refresh(args) => refresh::run(&args),
+        Verb::Report(report) => report::run(&report),
+        Verb::Verify(args) => verify::run(&args),
         Verb::Migrate(args) => migrate::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Sandbox(args) => sandbox::run(&args),

@@ -40,7 +40,7 @@ pub use reso::{
 pub use secret::{Secret, SecretError, SecretText, Secrets};
 pub use settings::{Admin, Api, ApiScope, ApiToken, Level, Limits, Listen, Listener, Log, LogFormat, Retention, Store, StoreUrl};
 pub(crate) use source::check_name;
-pub use source::{Brake, Common, Connector, KINDS, Resource, Source, Watch};
+pub use source::{Audit, Brake, Common, Connector, KINDS, Resource, Source, Watch};
 pub use value::Size;
 pub(crate) use value::quoted;
 

@@ -332,6 +332,11 @@ pub trait Connector: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`] where the answer is no page.
     fn read(&self, resource: &ResourceSpec, asked: Asked<'_>, response: &Response) -> Result<Page, ReadError>;
+    /// What is stored of a resource's records and left out of their hash: the version field, and what changes without the record
+    /// changing (JSON pointers with `*`).
+    fn volatile(&self, _resource: &ResourceSpec) -> Vec<String> {
+        Vec::new()
+    }
     /// What a page says against the configuration, for people who check it.
     fn doubts(&self, _resource: &ResourceSpec, _page: &Page) -> Option<String> {
         None

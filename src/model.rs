@@ -3,6 +3,7 @@
 //!
 //! Architecture invariant: nothing here knows tokio, warp, the database or a clock.
 
+pub mod agreement;
 pub mod delivery;
 pub mod document;
 pub mod event;

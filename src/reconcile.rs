@@ -6,6 +6,7 @@
 mod budget;
 mod cost;
 mod log;
+mod offset;
 mod plan;
 mod silence;
 mod sweep;
@@ -15,6 +16,7 @@ mod watermark;
 pub use budget::{Candidates, Control, Hold, Removal, RemovalBudget, Witness};
 pub use cost::{Lists, left};
 pub use log::{LogPage, LogPosition, LogProbe, LogTurn, LogWalk, floor};
+pub use offset::{Estimate, Offset};
 pub use plan::{Gap, History, Next, PassKind, PassOutcome, Schedule, closes, next, repairing, sweep_not_before};
 pub use silence::{Learned, Ledger, Terms};
 pub use sweep::{SAMPLE, SampleVerdict, judge_sample, sample, suspects};

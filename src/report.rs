@@ -32,6 +32,9 @@ type Timings = HashMap<&'static str, Family<Labels, Histogram, fn() -> Histogram
 /// Upper ends of the buckets of times, in seconds: from a commit without a disk to callers that have given up.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2];
 
+/// The same for what an upstream takes its time for: from a webhook at once to the last retry of one.
+const LONG_SECONDS: [f64; 12] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0];
+
 /// Something that happened. Implemented by the structs of this module only.
 pub trait Report: sealed::Declared {
     /// The metric it counts, without prefix and `_total`.
@@ -94,10 +97,10 @@ impl Reporter {
             gauges.insert(name, family);
         }
         let mut timings = Timings::new();
-        for (name, help) in TIMINGS {
-            let family = Family::new_with_constructor(histogram as fn() -> Histogram);
+        for (name, help, buckets) in TIMINGS {
+            let family = Family::new_with_constructor(*buckets);
             registry.register(*name, sentence(help), family.clone());
-            timings.insert(name, family);
+            timings.insert(*name, family);
         }
         Self(Arc::new(Metrics { registry, counters, gauges, timings }))
     }
@@ -142,8 +145,12 @@ impl fmt::Debug for Reporter {
     }
 }
 
-fn histogram() -> Histogram {
+fn quick() -> Histogram {
     Histogram::new(SECONDS)
+}
+
+fn slow() -> Histogram {
+    Histogram::new(LONG_SECONDS)
 }
 
 /// A doc comment as a metric's help, to which the encoder adds the stop.
@@ -211,8 +218,8 @@ macro_rules! gauges {
 }
 
 macro_rules! timings {
-    ($(#[doc = $help:literal] $name:ident($($label:ident),*) counts $histogram:literal;)+) => {
-        const TIMINGS: &[(&str, &str)] = &[$(($histogram, $help)),+];
+    ($(#[doc = $help:literal] $name:ident($($label:ident),*) counts $histogram:literal in $buckets:ident;)+) => {
+        const TIMINGS: &[(&str, &str, fn() -> Histogram)] = &[$(($histogram, $help, $buckets)),+];
         $(
             #[doc = $help]
             #[derive(Clone, Debug)]
@@ -290,6 +297,8 @@ reports! {
     GapClosed(source, cause) info "gap closed" counts "gaps_closed";
     /// Looks at which a route that its upstream has ended had been silent for a day.
     RouteSilent(source, route) warn "the upstream has ended this route: take it out of the configuration" counts "silent_routes";
+    /// Sampled rows that said something else than the upstream, for longer than a change is under way.
+    RowDiffered(source, resource, kind) warn "a sampled row differs from the upstream; it is read again" counts "sampled_rows_differing";
     /// Secrets read again because a signature did not match.
     SecretsReread(source) info "secrets read again" counts "secrets_reread";
     /// Times a sender that had stopped was asked to deliver again.
@@ -337,6 +346,10 @@ gauges! {
     PublicUrlOk(source) sets "public_url_ok";
     /// Days until the certificate of the public address ends.
     CertificateDaysLeft(source) sets "certificate_days_left";
+    /// Of the rows that were sampled lately, the part that says what the upstream says.
+    AgreementRatio(source) sets "agreement_ratio";
+    /// The greatest age of a state that a row sampled lately did not have yet, in seconds.
+    StalenessSeconds(source) sets "staleness_seconds";
     /// Bytes of the database files.
     StoreBytes(file) sets "store_bytes";
     /// For how long a reader has held back the store's own cleaning, in seconds.
@@ -349,7 +362,9 @@ gauges! {
 
 timings! {
     /// Time from the last byte of a delivery to its acknowledgement, in seconds.
-    AckSeconds(source) counts "ack_seconds";
+    AckSeconds(source) counts "ack_seconds" in quick;
+    /// Time from the upstream's stamp of a change to the first webhook about it, in seconds.
+    WebhookDelaySeconds(source) counts "webhook_delay_seconds" in slow;
 }
 
 #[cfg(test)]
@@ -402,13 +417,15 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_told_in_base_units() {
-        let names: Vec<&str> = COUNTERS.iter().chain(GAUGES).chain(TIMINGS).map(|(name, _)| *name).collect();
+        let timings: Vec<_> = TIMINGS.iter().map(|(name, help, _)| (*name, *help)).collect();
+        let all = || COUNTERS.iter().chain(GAUGES).chain(&timings);
+        let names: Vec<&str> = all().map(|(name, _)| *name).collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
         for name in names {
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
             assert!(!["_ms", "_millis", "_kb", "_mb", "_total"].iter().any(|unit| name.ends_with(unit)), "{name}");
         }
-        for (name, help) in COUNTERS.iter().chain(GAUGES).chain(TIMINGS) {
+        for (name, help) in all() {
             assert!(help.ends_with('.') && !sentence(help).ends_with('.'), "{name}: {help}");
         }
     }

@@ -11,6 +11,7 @@ mod apply;
 mod cascade;
 mod connect;
 mod coverage;
+pub mod delay;
 mod deliveries;
 mod error;
 mod feeds;
@@ -40,6 +41,7 @@ mod status;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod views;
 mod wishes;
 

@@ -1,6 +1,6 @@
 //! One request upstream: a permit, a tick, an answer, a verdict. Everything that talks to an upstream passes here.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::limiter::{Health, NoPermit, Permit};
@@ -155,6 +155,9 @@ impl Source {
         let (source, resource) = (self.name.to_string(), request.endpoint.clone());
         match sent {
             Ok(response) => {
+                if let Some(date) = response.date {
+                    self.offset.lock().unwrap_or_else(PoisonError::into_inner).saw(started.at, self.clock.now(), date);
+                }
                 self.reporter.emit(FetchAnswered { source, resource, status: response.status.to_string(), seconds });
                 Ok(Sent { response, permit, started, session })
             }

@@ -50,6 +50,8 @@ impl Control for Desk {
                 "quarantine" => self.quarantine(source, &request).await,
                 "explain" => explain(source, &request).await,
                 "refresh" => refresh(source, &request).await,
+                "verify" => self.verify(source, &request).await,
+                "delay" => self.delay(source, &request).await,
                 _ => Err(ControlError::Unknown),
             }
         })
@@ -57,7 +59,7 @@ impl Control for Desk {
 }
 
 impl Desk {
-    fn context(&self) -> Context {
+    pub(super) fn context(&self) -> Context {
         Context::new("control", self.clock, STEP_BUDGET, CancellationToken::new())
     }
 
@@ -99,6 +101,30 @@ impl Desk {
         let coverage = self.store.coverage(&source.name, since).await.map_err(unavailable)?;
         let store::Coverage { ways, rows } = coverage;
         Ok(json!({ "source": source.name.as_str(), "since": since.to_string(), "ways": ways, "rows": rows }))
+    }
+
+    /// How late and how lossy the ways are by which changes are learned, since an instant.
+    async fn delay(&self, source: &Source, request: &Value) -> Result<Value, ControlError> {
+        let since = Timestamp::parse(text(request, "since"));
+        let since = since.ok_or_else(|| ControlError::Invalid("since is an instant in RFC 3339".into()))?;
+        if let (None, Some(spec)) = (source.clock_ahead(), source.connector.resources().first()) {
+            // Whatever it answers says what time it is there.
+            probe_one(source, &self.context(), &owned(source)?, spec).await;
+        }
+        let ahead = source.clock_ahead();
+        let mut tally = store::delay::Tally::default();
+        let ahead_us = ahead.map_or(0, |estimate| estimate.ahead_us);
+        let is_since = |told: &store::delay::Told| told.upstream_at.is_none_or(|stamp| stamp.0 - ahead_us >= since.0);
+        let span = (since, self.clock.now());
+        let walked = self.store.walk_told(&source.name, span, (store::delay::WINDOW, ahead_us), |told| {
+            if is_since(&told) {
+                tally.count(&told, ahead_us);
+            }
+        });
+        walked.await.map_err(unavailable)?;
+        let clock =
+            ahead.map(|ahead| json!({ "ahead_seconds": ahead.ahead_us as f64 / 1e6, "error_seconds": ahead.error_us as f64 / 1e6 }));
+        Ok(json!({ "source": source.name.as_str(), "since": since.to_string(), "clock": clock, "delays": tally.end() }))
     }
 
     /// What a delivery would do to the replica as it stands; changes nothing.
@@ -182,7 +208,7 @@ async fn probe_one(source: &Source, cx: &Context, fence: &Fence, spec: &Resource
     }
 }
 
-fn text<'a>(request: &'a Value, name: &str) -> &'a str {
+pub(super) fn text<'a>(request: &'a Value, name: &str) -> &'a str {
     request.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -194,7 +220,7 @@ fn owned(source: &Source) -> Result<Fence, ControlError> {
     source.fence_now().ok_or_else(|| ControlError::Unavailable("the source has no owner yet".into()))
 }
 
-fn unavailable(error: store::Error) -> ControlError {
+pub(super) fn unavailable(error: store::Error) -> ControlError {
     ControlError::Unavailable(error.to_string())
 }
 

@@ -21,6 +21,7 @@ pub(super) async fn measure(source: &Source, now: Timestamp) {
             reporter.set(Rows { source, resource }, of.rows as f64);
         }
     }
+    super::delays::look(source, now).await;
     let Some(observed) = source.limiter.observe().await else { return };
     for limit in observed.snapshot.limits {
         let left = limit.usable.saturating_sub(limit.spent) as f64;

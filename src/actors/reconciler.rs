@@ -25,6 +25,7 @@ use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
 
 mod feeds;
 mod logs;
+mod sampler;
 mod suspects;
 mod trouble;
 
@@ -59,6 +60,7 @@ pub fn spec(source: Arc<Source>) -> ChildSpec {
         halvings: HashMap::new(),
         tours: HashMap::new(),
         heeded: HashMap::new(),
+        sampler: sampler::Sampler::default(),
     })
 }
 
@@ -79,6 +81,8 @@ struct Reconciler {
     tours: HashMap<String, Tour>,
     /// The last wish for a pass of each resource, by when it was asked for.
     heeded: HashMap<ResourceName, Timestamp>,
+    /// The rows that are compared now and then.
+    sampler: sampler::Sampler,
 }
 
 #[derive(Clone)]
@@ -111,6 +115,10 @@ impl Reconciler {
             Rest::Again => return Ok(Rest::Again),
             Rest::For(span) => span.min(LOOK_EVERY),
         };
+        match self.sample(cx, fence).await? {
+            Rest::Again => return Ok(Rest::Again),
+            Rest::For(span) => soonest = soonest.min(span),
+        }
         let gaps = source.store.open_gaps(&source.name).await?;
         let gap = |gap: store::Gap| reconcile::Gap { ended_at: gap.repairable_from(), wants_sweep: gap.wants_sweep() };
         let gaps: Vec<_> = gaps.into_iter().map(gap).collect();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::delays::Looked;
 use super::demands::Demands;
 use super::home::Identity;
 use super::journal::StoreHealth;
@@ -18,13 +19,14 @@ use super::limiter;
 use super::probe::{self, Probe};
 use super::pushes::Pushes;
 use super::session::Sessions;
+pub use super::verify::Audit;
 use crate::clock::{Clock, Daily, Timestamp};
 use crate::config::Secrets;
 use crate::connectors::{Connector, HookPolicy, HookSecret, ResourceSpec, SecretForm};
 use crate::model::ordering::Started;
 use crate::model::{ResourceName, SourceName};
 use crate::quota::{BreakerOptions, Limits, RefreshShare};
-use crate::reconcile::Schedule;
+use crate::reconcile::{Offset, Schedule};
 use crate::report::{GapOpened, Reporter, ViewLost};
 use crate::store::{Fence, Gap, Kind, Store};
 use crate::supervision::{Context, Waker};
@@ -65,6 +67,8 @@ pub struct Settings {
     pub patience: Duration,
     /// Share of what is ours of the quota that refreshes may have.
     pub refresh_share: f64,
+    /// How the replica is compared with the upstream unasked.
+    pub audit: Audit,
 }
 
 /// How lost webhooks are noticed.
@@ -186,6 +190,10 @@ pub struct Source {
     pub(super) host: Arc<str>,
     /// Why registrations may not be changed: they were made elsewhere.
     pub(super) suspended: Mutex<Option<String>>,
+    /// How far the upstream's clock is from ours.
+    pub(super) offset: Mutex<Offset>,
+    /// How far the delays of webhooks were looked at.
+    pub(super) delays: Mutex<Option<Looked>>,
     fence: watch::Sender<Option<Fence>>,
 }
 
@@ -264,6 +272,8 @@ impl Source {
             probe: Probe::new(identity.probe_secret),
             host: identity.host,
             suspended: Mutex::default(),
+            offset: Mutex::default(),
+            delays: Mutex::default(),
             fence: watch::Sender::new(None),
             connector,
         }

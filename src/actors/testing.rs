@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::home::Identity;
 use super::journal::StoreHealth;
-use super::source::{Brake, ConnectorDebug, Process, Settings, Source, Watch};
+use super::source::{Audit, Brake, ConnectorDebug, Process, Settings, Source, Watch};
 use crate::clock::Clock;
 use crate::connectors::Credential;
 use crate::connectors::akeneo::{Akeneo, Auth, Options, ProductKey, ResourceOptions};
@@ -80,10 +80,11 @@ pub(crate) fn source_of(
         breaker: BreakerOptions::default(),
         patience,
         refresh_share: 0.2,
+        audit: Audit::default(),
     };
     let minute = Shape::Window(Duration::from_secs(60));
     let limit = Limit { id: "scope/requests".to_owned(), amount: requests, shape: minute, unit: Unit::Requests, share: 1.0 };
-    let limits = Limits::new(vec![limit], Concurrency { cap: 4, floor: 0 }, [Expected::default(); 4]).expect("valid limits");
+    let limits = Limits::new(vec![limit], Concurrency { cap: 4, floor: 0 }, [Expected::default(); 5]).expect("valid limits");
     let process = Process {
         store: store.clone(),
         health: StoreHealth::default(),

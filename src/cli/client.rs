@@ -31,6 +31,17 @@ pub(super) enum Error {
     Token(String),
 }
 
+impl Error {
+    /// Whether the same question may be answered in a moment: nobody is there, or not able to now.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Absent { .. } => true,
+            Self::Refused(reason) => reason.starts_with("the daemon answered 503"),
+            Self::Token(_) => false,
+        }
+    }
+}
+
 /// Reads from the admin socket.
 pub(super) async fn get(config: &Config, path: &str) -> Result<Value, Error> {
     send(config, reqwest::Method::GET, path, None).await

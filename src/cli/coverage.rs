@@ -1,7 +1,7 @@
 //! `instep coverage`: which way of events told what, and what none of them told.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::{self, StdoutLock, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,24 +33,33 @@ pub struct Args {
 
 /// Asks the daemon and shows its answer.
 pub fn run(args: &Args) -> ExitCode {
-    let Some(since) = since(&args.since, Clock::system().now()) else {
-        return complain(
-            EX_USAGE,
-            format_args!("--since {}: write a day (2026-11-01), an instant in RFC 3339 or a span (30d)", args.since),
-        );
+    answered("coverage", &args.source, &args.since, &args.config, args.json, show)
+}
+
+/// Has the daemon answer `verb` about what came since then, and shows that.
+pub(super) fn answered(
+    verb: &str,
+    source: &str,
+    when: &str,
+    config: &Path,
+    json: bool,
+    show: fn(&mut StdoutLock<'static>, &Value) -> io::Result<()>,
+) -> ExitCode {
+    let Some(since) = since(when, Clock::system().now()) else {
+        return complain(EX_USAGE, format_args!("--since {when}: write a day (2026-11-01), an instant in RFC 3339 or a span (30d)"));
     };
-    let (config, runtime) = match prepared(&args.config) {
+    let (config, runtime) = match prepared(config) {
         Ok(prepared) => prepared,
         Err(code) => return code,
     };
-    let request = json!({ "source": args.source, "since": since.to_string() });
-    let answer = match runtime.block_on(client::control(&config, "coverage", &request)) {
+    let request = json!({ "source": source, "since": since.to_string() });
+    let answer = match runtime.block_on(client::control(&config, verb, &request)) {
         Ok(answer) => answer,
         Err(error @ Error::Refused(_)) => return complain(1, error),
         Err(error) => return complain(EX_UNAVAILABLE, error),
     };
     let mut out = io::stdout().lock();
-    let written = if args.json { writeln!(out, "{answer}") } else { show(&mut out, &answer) };
+    let written = if json { writeln!(out, "{answer}") } else { show(&mut out, &answer) };
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EX_SOFTWARE) }
 }
 

@@ -77,6 +77,18 @@ section! {
         brake: Brake = table();
         /// When an endpoint of the upstream, or all of it, is left alone for a while.
         breaker: Breaker = table();
+        /// How the replica is compared with the upstream unasked, a few random rows at a time.
+        audit: Audit = table();
+    }
+}
+
+section! {
+    /// What the metrics of agreement rest on.
+    pub struct Audit {
+        /// Part of the limit of requests that goes into it: a hundredth nobody misses. 0 turns it off.
+        share: f64 = default("0.01"), within(0.0..=0.5);
+        /// Shortest time between two such requests, however large the limit; four hours of one a minute are 2,400 rows.
+        every: Duration = default("\"1m\""), within(seconds(1)..=days(1));
     }
 }
 

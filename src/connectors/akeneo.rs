@@ -325,6 +325,10 @@ impl Connector for Akeneo {
         requests::list(self, resource, query)
     }
 
+    fn volatile(&self, _resource: &ResourceSpec) -> Vec<String> {
+        answers::volatile()
+    }
+
     fn read(&self, resource: &ResourceSpec, asked: Asked<'_>, response: &Response) -> Result<Page, ReadError> {
         answers::page(self, resource, asked, response)
     }

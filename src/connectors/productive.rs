@@ -255,6 +255,10 @@ impl Connector for Productive {
         requests::list(self, resource, query)
     }
 
+    fn volatile(&self, resource: &ResourceSpec) -> Vec<String> {
+        answers::volatile(resource)
+    }
+
     fn read(&self, resource: &ResourceSpec, asked: Asked<'_>, response: &Response) -> Result<Page, ReadError> {
         answers::page(self, resource, asked.by(), response)
     }

@@ -179,6 +179,13 @@ struct Table {
     parent: Option<catalog::Parent>,
 }
 
+impl Table {
+    /// What is left out of the hash of its records.
+    fn volatile(&self) -> Vec<String> {
+        self.timestamp.iter().map(|field| format!("/{field}")).collect()
+    }
+}
+
 /// The connector.
 #[derive(Debug)]
 pub struct Reso {
@@ -365,6 +372,10 @@ impl Connector for Reso {
 
     fn list(&self, resource: &ResourceSpec, query: ListQuery<'_>) -> Request {
         requests::list(self, resource, query)
+    }
+
+    fn volatile(&self, resource: &ResourceSpec) -> Vec<String> {
+        self.table(resource).volatile()
     }
 
     fn read(&self, resource: &ResourceSpec, asked: Asked<'_>, response: &Response) -> Result<Page, ReadError> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actors::source::{Brake, ConnectorDebug, Process, Settings, Source, Watch};
+use crate::actors::source::{Audit, Brake, ConnectorDebug, Process, Settings, Source, Watch};
 use crate::clock::Daily;
 use crate::config::{self, Config, Connector as Configured, Secrets};
 use crate::model::SourceName;
@@ -70,6 +70,7 @@ pub fn source_of(config: &Config, name: &str, source: &config::Source, budget: B
         },
         patience: PATIENCE,
         refresh_share: common.refresh_share,
+        audit: Audit { share: common.audit.share, every: common.audit.every },
     };
     Ok(Source::new(name, kind.connector, upstream, kind.scope, kind.limits, process, settings))
 }

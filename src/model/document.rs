@@ -18,7 +18,7 @@ mod pointer;
 
 pub use json::{Json, Parsed, Unreadable};
 pub use page::{decode, raw_at, split_records};
-pub use pointer::{changed_fields, glob};
+pub use pointer::{changed_fields, differing_fields, glob};
 
 /// SHA-256 of the canonical text without version and volatile fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

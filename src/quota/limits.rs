@@ -27,18 +27,22 @@ pub enum Class {
     Incremental,
     /// Sweeps and the backfill.
     Sweep,
+    /// Comparisons of the replica with the upstream: nobody waits for them but who asked.
+    Audit,
 }
 
 impl Class {
     /// Every class, the first first.
-    pub const ALL: [Self; 4] = [Self::Refresh, Self::Live, Self::Incremental, Self::Sweep];
+    pub const ALL: [Self; 5] = [Self::Refresh, Self::Live, Self::Incremental, Self::Sweep, Self::Audit];
 
-    /// Per cent of a long window that this class leaves to those above it: live has 20 % of its own, incremental another 10 %.
+    /// Per cent of a long window that this class leaves to those above it: live has 20 % of its own, incremental and sweeps another
+    /// 10 % each.
     fn reserved_percent(self) -> u64 {
         match self {
             Self::Refresh | Self::Live => 0,
             Self::Incremental => 20,
             Self::Sweep => 30,
+            Self::Audit => 40,
         }
     }
 }
@@ -241,7 +245,7 @@ pub enum InvalidLimits {
 pub struct Limits {
     limits: Vec<Limit>,
     concurrency: Concurrency,
-    expected: [Expected; 4],
+    expected: [Expected; 5],
     max_server_queue: Duration,
 }
 
@@ -250,7 +254,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`InvalidLimits`] names the first limit that is out of range, doubled, or that some class could never get through.
-    pub fn new(limits: Vec<Limit>, concurrency: Concurrency, expected: [Expected; 4]) -> Result<Self, InvalidLimits> {
+    pub fn new(limits: Vec<Limit>, concurrency: Concurrency, expected: [Expected; 5]) -> Result<Self, InvalidLimits> {
         if concurrency.cap == 0 || concurrency.floor > concurrency.cap {
             return Err(InvalidLimits::Concurrency);
         }
@@ -293,7 +297,7 @@ impl Limits {
         ];
         let server = |server_ms| Expected { server_ms, ..Expected::default() };
         // A single record or a batch by keys answers well within 5 s; a page of 200 with relations may take 10.
-        let expected = [server(5_000), server(5_000), server(10_000), server(10_000)];
+        let expected = [server(5_000), server(5_000), server(10_000), server(10_000), server(10_000)];
         Self::new(limits, Concurrency { cap: 8, floor: 4 }, expected)
     }
 
@@ -344,7 +348,7 @@ mod tests {
     }
 
     fn build(limits: Vec<Limit>) -> Result<Limits, InvalidLimits> {
-        Limits::new(limits, Concurrency { cap: 4, floor: 0 }, [Expected::default(); 4])
+        Limits::new(limits, Concurrency { cap: 4, floor: 0 }, [Expected::default(); 5])
     }
 
     #[test]
@@ -368,14 +372,14 @@ mod tests {
         // One request in two minutes leaves a sweep nothing below the reserve of the classes above it.
         assert!(matches!(build(vec![requests(1, 120)]), Err(InvalidLimits::Unreachable { .. })));
         let none = Concurrency { cap: 0, floor: 0 };
-        assert!(matches!(Limits::new(vec![], none, [Expected::default(); 4]), Err(InvalidLimits::Concurrency)));
+        assert!(matches!(Limits::new(vec![], none, [Expected::default(); 5]), Err(InvalidLimits::Concurrency)));
     }
 
     #[test]
     fn shares_are_reserved_in_windows_over_a_minute_only() {
         let percent = |window: u64| Class::ALL.map(|class| requests(100, window).reserved(class));
-        assert_eq!(percent(60), [0, 0, 0, 0]);
-        assert_eq!(percent(61), [0, 0, 20, 30]);
+        assert_eq!(percent(60), [0, 0, 0, 0, 0]);
+        assert_eq!(percent(61), [0, 0, 20, 30, 40]);
     }
 
     #[test]

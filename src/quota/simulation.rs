@@ -289,7 +289,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn limits(list: Vec<Limit>) -> Limits {
     let expected = Expected { server_ms: 3_001, ..Expected::default() };
-    Limits::new(list, Concurrency { cap: 12, floor: 6 }, [expected; 4]).expect("valid")
+    Limits::new(list, Concurrency { cap: 12, floor: 6 }, [expected; 5]).expect("valid")
 }
 
 fn windows() -> Limits {

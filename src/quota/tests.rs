@@ -14,7 +14,7 @@ fn requests(id: &str, amount: u64, window: Duration) -> Limit {
 
 fn limiter(list: Vec<Limit>) -> Limiter {
     let expected = Expected { server_ms: 10_000, bytes: 1_000, ..Expected::default() };
-    Limiter::new(Limits::new(list, Concurrency { cap: 100, floor: 0 }, [expected; 4]).expect("valid"), 1)
+    Limiter::new(Limits::new(list, Concurrency { cap: 100, floor: 0 }, [expected; 5]).expect("valid"), 1)
 }
 
 /// Acquires, booking where needed; block rows get `now`'s microseconds as ids so that they differ.

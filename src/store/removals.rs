@@ -137,7 +137,7 @@ impl Store {
     }
 }
 
-fn live(source: &SourceName, resource: &ResourceName) -> SelectStatement {
+pub(crate) fn live(source: &SourceName, resource: &ResourceName) -> SelectStatement {
     let mut select = Query::select();
     select.from("instep_entity").and_where(of_resource(source, resource)).and_where(Expr::cust("deleted_at is null"));
     select

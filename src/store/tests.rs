@@ -18,6 +18,7 @@ mod logs;
 mod order;
 mod rivals;
 mod told;
+mod trust;
 
 const NUMBERS: &str = "select number as v from instep_change order by number";
 

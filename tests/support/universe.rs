@@ -257,9 +257,15 @@ impl Universe {
 
     /// Runs a verb of the binary with this configuration.
     pub(crate) fn verb(&self, arguments: &[&str]) -> std::process::Output {
+        self.verb_begun(arguments).wait_with_output().expect("the binary runs")
+    }
+
+    /// Begins to run a verb; what it says is kept.
+    pub(crate) fn verb_begun(&self, arguments: &[&str]) -> std::process::Child {
         let mut command = Command::new(INSTEP);
         command.args(arguments).arg("--config").arg(self.config()).env("STATE_DIRECTORY", self.database.state());
-        command.current_dir(self.database.folder()).output().expect("the binary runs")
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.current_dir(self.database.folder()).spawn().expect("the binary runs")
     }
 
     /// Waits until every resource was read completely once, and nothing is left to look at.

@@ -7,7 +7,7 @@ use super::*;
 use crate::actors::home::Identity;
 use crate::actors::journal::StoreHealth;
 use crate::actors::limiter;
-use crate::actors::source::{Brake, Process, Settings, Watch};
+use crate::actors::source::{Audit, Brake, Process, Settings, Watch};
 use crate::clock::Clock;
 use crate::connectors::productive::{Options, Productive, ResourceOptions};
 use crate::model::Operation;
@@ -147,10 +147,11 @@ fn source_of(store: &Store, fake: &Fake, brake: Brake, connector: Productive) ->
         breaker: BreakerOptions::default(),
         patience: PATIENCE,
         refresh_share: 0.2,
+        audit: Audit::default(),
     };
     let minute = Shape::Window(Duration::from_secs(60));
     let limit = Limit { id: "token".to_owned(), amount: 1_000, shape: minute, unit: Unit::Requests, share: 1.0 };
-    let limits = Limits::new(vec![limit], Concurrency { cap: 8, floor: 4 }, [Expected::default(); 4]).expect("valid limits");
+    let limits = Limits::new(vec![limit], Concurrency { cap: 8, floor: 4 }, [Expected::default(); 5]).expect("valid limits");
     let process = Process {
         store: store.clone(),
         health: StoreHealth::default(),

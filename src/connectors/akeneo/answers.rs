@@ -149,10 +149,7 @@ impl Reader<'_> {
         let updated = parsed.json.get("updated").and_then(Json::as_str).filter(|_| self.kind.is_dated);
         let version = updated.and_then(|text| Version::stamp(&Arc::from("updated"), text));
         let changed_at = updated.and_then(Timestamp::parse);
-        let shape = Shape {
-            exclude: self.akeneo.options.exclude.clone(),
-            volatile: VOLATILE.iter().map(|pointer| (*pointer).to_owned()).collect(),
-        };
+        let shape = Shape { exclude: self.akeneo.options.exclude.clone(), volatile: volatile() };
         Ok(Record { key, version, changed_at, document: Document::new(parsed, &shape, bytes), parent, in_scope })
     }
 
@@ -183,6 +180,11 @@ impl Reader<'_> {
     fn key_of(&self, raw: &RawValue) -> Option<Key> {
         self.key(&text_at(raw.get(), &format!("/{}", self.key_field()))?)
     }
+}
+
+/// What is left out of the hash of every record.
+pub(super) fn volatile() -> Vec<String> {
+    VOLATILE.iter().map(|pointer| (*pointer).to_owned()).collect()
 }
 
 /// Cuts links, which say where a record is and not what, and writes empty maps in one way: PHP sends them as `[]` or `{}`.

@@ -77,10 +77,15 @@ fn record(productive: &Productive, resource: &ResourceSpec, raw: &RawValue, loss
         super::Changes::Since(field) | super::Changes::SinceDay(field) | super::Changes::Newest(field) => stamp(field),
         super::Changes::None => None,
     };
-    let mut volatile: Vec<String> = VOLATILE.iter().map(|pointer| (*pointer).to_owned()).collect();
-    volatile.extend(kind.version.map(|field| format!("/attributes/{field}")));
-    let shape = Shape { exclude: productive.options.exclude.clone(), volatile };
+    let shape = Shape { exclude: productive.options.exclude.clone(), volatile: volatile(resource) };
     Ok(Record { key, version, changed_at, document: Document::new(parsed, &shape, bytes), parent: None, in_scope: true })
+}
+
+/// What is left out of the hash of a resource's records.
+pub(super) fn volatile(resource: &ResourceSpec) -> Vec<String> {
+    let version = kind(resource.name.as_str()).and_then(|kind| kind.version);
+    let fixed = VOLATILE.iter().map(|pointer| (*pointer).to_owned());
+    fixed.chain(version.map(|field| format!("/attributes/{field}"))).collect()
 }
 
 /// Drops relations without linkage, which say nothing; refuses a record in which one that was asked for has none, since

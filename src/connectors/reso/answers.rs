@@ -201,8 +201,7 @@ impl Reader<'_> {
         let version = field.zip(stamp).and_then(|(field, text)| stamps::version(field, text));
         let changed_at = stamp.and_then(stamps::instant);
         let in_scope = self.in_scope(&parsed.json);
-        let volatile = field.map(|field| format!("/{field}")).into_iter().collect();
-        let shape = Shape { exclude: self.reso.options.exclude.clone(), volatile };
+        let shape = Shape { exclude: self.reso.options.exclude.clone(), volatile: self.table.volatile() };
         Ok(Record { key, version, changed_at, document: Document::new(parsed, &shape, bytes), parent, in_scope })
     }
 

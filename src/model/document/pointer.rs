@@ -43,17 +43,43 @@ pub fn changed_fields(old: &str, new: &str, roots: &[&str]) -> Vec<String> {
     let (Ok(old), Ok(new)) = (Json::parse(old.as_bytes()), Json::parse(new.as_bytes())) else {
         return vec!["*".to_owned()];
     };
+    let names = names(&old, &new, roots);
+    if names.len() > CHANGED_MAX { vec!["*".to_owned()] } else { names.into_iter().collect() }
+}
+
+/// The names of the fields in which two canonical texts differ, as [`changed_fields`] has them, without what `volatile` names
+/// (pointers with `*`) and with numbers compared by value. What lies outside of every root is named by its place at the top. Empty:
+/// they agree.
+#[must_use]
+pub fn differing_fields(one: &str, other: &str, volatile: &[String], roots: &[String]) -> Vec<String> {
+    let read = |text: &str| {
+        let mut json = Json::parse(text.as_bytes()).ok()?;
+        for pointer in volatile {
+            json.remove_pointer(pointer);
+        }
+        Some(json.with_plain_numbers())
+    };
+    let (Some(one), Some(other)) = (read(one), read(other)) else { return vec!["*".to_owned()] };
+    if one == other {
+        return Vec::new();
+    }
+    let roots: Vec<&str> = roots.iter().map(String::as_str).collect();
+    let mut found = names(&one, &other, &roots);
+    if found.is_empty() {
+        found = names(&one, &other, &[""]);
+    }
+    if found.is_empty() || found.len() > CHANGED_MAX { vec!["*".to_owned()] } else { found.into_iter().collect() }
+}
+
+fn names(old: &Json, new: &Json, roots: &[&str]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for root in roots {
         let fields = |json: &'_ Json| json.pointer(root).and_then(Json::as_object).cloned().unwrap_or_default();
-        let (old, new) = (fields(&old), fields(&new));
+        let (old, new) = (fields(old), fields(new));
         let keys = old.keys().chain(new.keys());
         names.extend(keys.filter(|key| old.get(*key) != new.get(*key)).map(|key| key.to_string()));
     }
-    if names.len() > CHANGED_MAX {
-        return vec!["*".to_owned()];
-    }
-    names.into_iter().collect()
+    names
 }
 
 /// `~1` stands for `/` and `~0` for `~` (RFC 6901).
