@@ -173,6 +173,11 @@ async fn what_is_held_is_released_by_itself(database: Database) {
     let roomy = setup("feeds = false\nbrake = { share = 0.5, rows = 100, cap = 100 }");
     universe.configure("", "", &universe.productive(&roomy));
     universe.run().await;
+    eventually("the source has its owner again", SOON, async || {
+        let status = universe.status().await?;
+        if status["sources"]["pmp"]["owned"].is_number() { Ok(()) } else { Err(status["wrong"].to_string()) }
+    })
+    .await;
     sweep(&universe);
     live_becomes(&universe, before - away.len() as i64).await;
     universe.in_step(SOON).await;
