@@ -66,7 +66,7 @@ mod tests {
             share: 1.0,
         };
         let list = amounts.iter().enumerate().map(limit).collect();
-        Limits::new(list, Concurrency { cap: 4, floor: 0 }, [Expected::default(); 4]).expect("valid limits")
+        Limits::new(list, Concurrency { cap: 4, floor: 0 }, [Expected::default(); 5]).expect("valid limits")
     }
 
     #[test]
