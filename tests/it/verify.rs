@@ -151,7 +151,7 @@ async fn every_planted_difference_of_a_pim_is_found_and_repaired(database: Datab
 
 async fn every_planted_difference_of_a_producer_is_found_and_repaired(database: Database) {
     let source = "events = { read = \"no\" }\npasses = false";
-    let mut universe = Mls { source, sandbox: Vec::new() }.started(database).await;
+    let mut universe = Mls { source, ..Mls::default() }.started(database).await;
     let of = ("mls", "Property");
     let silently = async |universe: &Universe, key: &str| {
         let asked = json!({ "resource": "Property", "key": key, "fields": { "PublicRemarks": "nobody was told" }, "announce": false });

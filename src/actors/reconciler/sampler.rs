@@ -200,7 +200,7 @@ mod tests {
         let at = |audit: Audit| interval(&audit, limits.list());
         assert_eq!(at(audit), Some(Duration::from_secs(75)), "a hundredth of 2,400 in half an hour");
         assert_eq!(at(Audit { share: 0.5, ..audit }), Some(Duration::from_secs(60)), "no sooner than once a minute");
-        assert_eq!(at(Audit { share: 0.5, every: Duration::from_secs(1), ..audit }), Some(Duration::from_millis(1_500)));
+        assert_eq!(at(Audit { share: 0.5, every: Duration::from_secs(1) }), Some(Duration::from_millis(1_500)));
         assert_eq!(at(Audit { share: 0.0, ..audit }), None);
         assert_eq!(interval(&audit, &[]), Some(Duration::from_secs(60)));
     }
