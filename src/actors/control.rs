@@ -113,7 +113,7 @@ impl Desk {
         }
         let ahead = source.clock_ahead();
         let mut tally = store::delay::Tally::default();
-        let ahead_us = ahead.map_or(0, |estimate| estimate.ahead_us);
+        let ahead_us = ahead.map_or(0, |estimate| estimate.shown_us());
         let is_since = |told: &store::delay::Told| told.upstream_at.is_none_or(|stamp| stamp.0 - ahead_us >= since.0);
         let span = (since, self.clock.now());
         let walked = self.store.walk_told(&source.name, span, (store::delay::WINDOW, ahead_us), |told| {

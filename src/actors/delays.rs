@@ -38,7 +38,7 @@ pub(super) async fn look(source: &Source, now: Timestamp) {
     if from >= until {
         return;
     }
-    let ahead_us = source.clock_ahead().map_or(0, |estimate| estimate.ahead_us);
+    let ahead_us = source.clock_ahead().map_or(0, |estimate| estimate.shown_us());
     let mut delays: Vec<Duration> = Vec::new();
     let each = |told: Told| {
         let happened = told.upstream_at.map(|stamp| Timestamp(stamp.0 - ahead_us)).filter(|happened| *happened >= began);

@@ -34,6 +34,15 @@ pub struct Estimate {
     pub error_us: i64,
 }
 
+impl Estimate {
+    /// By how much the upstream's stamps are to be put right, in microseconds: not at all where the answers allow that both clocks are
+    /// one, for clocks are kept right, and what few answers leave open is no difference.
+    #[must_use]
+    pub fn shown_us(&self) -> i64 {
+        if self.ahead_us.abs() <= self.error_us { 0 } else { self.ahead_us }
+    }
+}
+
 impl Offset {
     /// Takes an answer into account: when we sent the question and had the answer, by our wall clock, and its `Date`.
     pub fn saw(&mut self, sent: Timestamp, received: Timestamp, date: Timestamp) {
@@ -92,6 +101,17 @@ mod tests {
             }
             assert!(offset.estimate().expect("answers").error_us < 20_000, "{:?}", offset.estimate());
         }
+    }
+
+    #[test]
+    fn what_few_answers_leave_open_is_no_difference() {
+        let mut offset = Offset::default();
+        answer(&mut offset, 0, 1_700_000_000 * SECOND + 123_456, 10_000);
+        let found = offset.estimate().expect("an answer");
+        assert!(found.ahead_us != 0 && found.shown_us() == 0, "{found:?}");
+        answer(&mut offset, 7 * SECOND, 1_700_000_000 * SECOND + 223_456, 10_000);
+        let set = offset.estimate().expect("answers");
+        assert_eq!(set.shown_us(), set.ahead_us);
     }
 
     #[test]
