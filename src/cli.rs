@@ -152,6 +152,12 @@ fn prepared(path: &Path) -> Result<(Config, tokio::runtime::Runtime), ExitCode> 
     Ok((config, runtime))
 }
 
+/// Has the running daemon do one thing, for a verb that needs nothing else of the configuration.
+fn asked(path: &Path, verb: &str, request: &serde_json::Value) -> Result<serde_json::Value, ExitCode> {
+    let (config, runtime) = prepared(path)?;
+    runtime.block_on(client::control(&config, verb, request)).map_err(failed)
+}
+
 /// The sources that a verb is about: the one that was named, or all of the configuration.
 fn chosen(config: &Config, named: Option<&str>) -> Vec<String> {
     named.map_or_else(|| config.sources.keys().cloned().collect(), |name| vec![name.to_owned()])

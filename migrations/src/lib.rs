@@ -38,6 +38,31 @@ impl MigratorTrait for Migrator {
     }
 }
 
+/// What a column of a table that stands already is added as: either may be null.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Added {
+    /// A text.
+    Text,
+    /// A number of 64 bits.
+    Int,
+}
+
+/// Adds a column, unless a step that was cut off has added it.
+pub(crate) async fn add_column(manager: &SchemaManager<'_>, table: &str, name: &str, kind: Added) -> Result<(), DbErr> {
+    // SQLite has no "add column if not exists".
+    if manager.has_column(table, name).await? {
+        return Ok(());
+    }
+    let mut column = ColumnDef::new(Alias::new(name));
+    match kind {
+        Added::Text => column.text(),
+        Added::Int => column.big_integer(),
+    };
+    manager.alter_table(Table::alter().table(Alias::new(table)).add_column(column).take()).await?;
+    between();
+    Ok(())
+}
+
 /// Between two statements of a step: with fail points the process can be made to end here (`migration::statement`).
 pub(crate) fn between() {
     #[cfg(feature = "failpoints")]

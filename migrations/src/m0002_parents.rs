@@ -5,6 +5,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::{Added, add_column};
+
 /// Adds `instep_entity.parent` and the table of cascades.
 #[derive(Debug)]
 pub(crate) struct Parents;
@@ -22,13 +24,7 @@ const CASCADE: &str = "instep_cascade";
 #[async_trait::async_trait]
 impl MigrationTrait for Parents {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // SQLite has no "add column if not exists".
-        if !manager.has_column(ENTITY, "parent").await? {
-            let mut column = ColumnDef::new(Alias::new("parent"));
-            column.text();
-            manager.alter_table(Table::alter().table(Alias::new(ENTITY)).add_column(column).take()).await?;
-            crate::between();
-        }
+        add_column(manager, ENTITY, "parent", Added::Text).await?;
         // The key as well: the live children of one parent are walked in its order, a page at a time.
         let children = ["source", "resource", "parent", "key"];
         let mut index = index("instep_entity_children", ENTITY, &children);

@@ -4,6 +4,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::{Added, add_column};
+
 /// Adds `instep_gap.opened_at`, `instep_progress.asked_kind` and `instep_progress.asked_at`.
 #[derive(Debug)]
 pub(crate) struct Wishes;
@@ -14,26 +16,15 @@ impl MigrationName for Wishes {
     }
 }
 
-const COLUMNS: [(&str, &str, bool); 3] =
-    [("instep_gap", "opened_at", false), ("instep_progress", "asked_kind", true), ("instep_progress", "asked_at", false)];
+const COLUMNS: [(&str, &str, Added); 3] =
+    [("instep_gap", "opened_at", Added::Int), ("instep_progress", "asked_kind", Added::Text), ("instep_progress", "asked_at", Added::Int)];
 
 #[expect(elided_lifetimes_in_paths, reason = "async_trait wants the signature exactly as the trait has it")]
 #[async_trait::async_trait]
 impl MigrationTrait for Wishes {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for (table, name, is_text) in COLUMNS {
-            // SQLite has no "add column if not exists".
-            if manager.has_column(table, name).await? {
-                continue;
-            }
-            let mut column = ColumnDef::new(Alias::new(name));
-            if is_text {
-                column.text()
-            } else {
-                column.big_integer()
-            };
-            manager.alter_table(Table::alter().table(Alias::new(table)).add_column(column).take()).await?;
-            crate::between();
+        for (table, name, kind) in COLUMNS {
+            add_column(manager, table, name, kind).await?;
         }
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! The life of one entity is found by its key, and a row says when it was last compared with the upstream.
 //!
-//! Not quick where the logs are long: three indexes are built, at about a million rows in a second. PostgreSQL's limits on statements
+//! Not quick where the logs are long: three indexes are built. PostgreSQL's limits on statements
 //! do not hold meanwhile.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
+
+use crate::{Added, add_column};
 
 /// Adds `instep_entity.compared_at` and the indexes by entity.
 #[derive(Debug)]
@@ -33,13 +35,7 @@ impl MigrationTrait for Histories {
         if manager.get_database_backend() == DbBackend::Postgres {
             manager.get_connection().execute_unprepared("set local statement_timeout = 0; set local lock_timeout = 0").await?;
         }
-        // SQLite has no "add column if not exists".
-        if !manager.has_column(ENTITY, COMPARED_AT).await? {
-            let mut column = ColumnDef::new(Alias::new(COMPARED_AT));
-            column.big_integer();
-            manager.alter_table(Table::alter().table(Alias::new(ENTITY)).add_column(column).take()).await?;
-            crate::between();
-        }
+        add_column(manager, ENTITY, COMPARED_AT, Added::Int).await?;
         for (name, table, order, condition) in INDEXES {
             let mut index = Index::create();
             index.if_not_exists().name(name).table(Alias::new(table));

@@ -4,6 +4,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::{Added, add_column};
+
 /// Adds when registrations were last seen working, and the homes of instances.
 #[derive(Debug)]
 pub(crate) struct Homes;
@@ -15,26 +17,15 @@ impl MigrationName for Homes {
 }
 
 const HOME: &str = "instep_home";
-/// Table, column, whether it is text.
-const COLUMNS: [(&str, &str, bool); 3] =
-    [("instep_registration", "healthy_at", false), ("instep_instance", "name", true), ("instep_instance", "host", true)];
+const COLUMNS: [(&str, &str, Added); 3] =
+    [("instep_registration", "healthy_at", Added::Int), ("instep_instance", "name", Added::Text), ("instep_instance", "host", Added::Text)];
 
 #[expect(elided_lifetimes_in_paths, reason = "async_trait wants the signature exactly as the trait has it")]
 #[async_trait::async_trait]
 impl MigrationTrait for Homes {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for (table, name, is_text) in COLUMNS {
-            // SQLite has no "add column if not exists".
-            if !manager.has_column(table, name).await? {
-                let mut column = ColumnDef::new(Alias::new(name));
-                if is_text {
-                    column.text()
-                } else {
-                    column.big_integer()
-                };
-                manager.alter_table(Table::alter().table(Alias::new(table)).add_column(column).take()).await?;
-                crate::between();
-            }
+        for (table, name, kind) in COLUMNS {
+            add_column(manager, table, name, kind).await?;
         }
         let mut table = Table::create();
         table.if_not_exists().table(Alias::new(HOME));

@@ -62,10 +62,8 @@ impl Work for Intake {
                 }
             },
         };
-        // Also where nothing could be worked in, or another process does that: the door goes by what waits.
-        if let Ok(backlog) = self.source.store.backlog(&self.source.name).await {
-            self.source.backlog.store(backlog.deliveries, Ordering::Relaxed);
-        }
+        // Also where nothing could be worked in, or another process does that. Should the store be away, the door knows it otherwise.
+        let _ = self.count_backlog().await;
         Ok(rest)
     }
 }
@@ -83,14 +81,13 @@ impl Intake {
         let source = Arc::clone(&self.source);
         let pending = source.store.pending(&source.name, BATCH_ROWS, BATCH_BYTES).await?;
         let n_taken = pending.len();
-        match n_taken {
-            0 => self.count_backlog().await?,
-            _ => self.work_in(fence, pending.into_iter().map(|one| one.delivery).collect()).await?,
+        if n_taken > 0 {
+            self.work_in(fence, pending.into_iter().map(|one| one.delivery).collect()).await?;
         }
         Ok(n_taken > 0)
     }
 
-    /// The door goes by it.
+    /// The door goes by what waits: counted at the end of every step, and within one between its transactions.
     async fn count_backlog(&self) -> Result<(), Error> {
         let backlog = self.source.store.backlog(&self.source.name).await?;
         self.source.backlog.store(backlog.deliveries, Ordering::Relaxed);
@@ -144,6 +141,7 @@ impl Intake {
             if batch.observations.len() >= ask::BATCH_ROWS {
                 let full = std::mem::replace(&mut batch, self.source.batch(LearnedBy::Hook));
                 self.apply(fence, full).await?;
+                self.count_backlog().await?;
             }
         }
         if batch.deliveries.is_empty() { Ok(()) } else { self.apply(fence, batch).await }
@@ -156,8 +154,7 @@ impl Intake {
         loop {
             let taken = ask::take_bounded(&mut observations);
             if observations.peek().is_none() {
-                self.source.apply_batch(fence, Batch { observations: taken, ..batch }).await?;
-                return self.count_backlog().await;
+                return self.source.apply_batch(fence, Batch { observations: taken, ..batch }).await.map(drop);
             }
             let ahead = Batch { observations: taken, ..self.source.batch(LearnedBy::Hook) };
             self.source.apply_batch(fence, ahead).await?;

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::client::{self, Error};
-use super::{EX_UNAVAILABLE, complain, prepared};
+use super::asked;
 
 /// Arguments of `instep adopt`.
 #[derive(Debug, clap::Args)]
@@ -23,13 +22,5 @@ pub struct Args {
 
 /// Asks the daemon.
 pub fn run(args: &Args) -> ExitCode {
-    let (config, runtime) = match prepared(&args.config) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
-    };
-    match runtime.block_on(client::control(&config, "adopt", &json!({ "source": args.source }))) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error @ Error::Refused(_)) => complain(1, error),
-        Err(error) => complain(EX_UNAVAILABLE, error),
-    }
+    asked(&args.config, "adopt", &json!({ "source": args.source })).err().unwrap_or(ExitCode::SUCCESS)
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::client::{self, Error};
-use super::{EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, complain, prepared};
+use super::{EX_SOFTWARE, EX_USAGE, asked, complain};
 use crate::clock::{Clock, Timestamp};
 
 /// Arguments of `instep coverage`.
@@ -48,15 +47,10 @@ pub(super) fn answered(
     let Some(since) = since(when, Clock::system().now()) else {
         return complain(EX_USAGE, format_args!("--since {when}: write a day (2026-11-01), an instant in RFC 3339 or a span (30d)"));
     };
-    let (config, runtime) = match prepared(config) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
-    };
     let request = json!({ "source": source, "since": since.to_string() });
-    let answer = match runtime.block_on(client::control(&config, verb, &request)) {
+    let answer = match asked(config, verb, &request) {
         Ok(answer) => answer,
-        Err(error @ Error::Refused(_)) => return complain(1, error),
-        Err(error) => return complain(EX_UNAVAILABLE, error),
+        Err(code) => return code,
     };
     let mut out = io::stdout().lock();
     let written = if json { writeln!(out, "{answer}") } else { show(&mut out, &answer) };

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
-use super::client::{self, Error};
-use super::{EX_NOINPUT, EX_SOFTWARE, EX_UNAVAILABLE, complain, prepared};
+use super::{EX_NOINPUT, EX_SOFTWARE, client, complain, failed, prepared};
 
 /// Arguments of `instep decode`.
 #[derive(Debug, clap::Args)]
@@ -45,8 +44,7 @@ pub fn run(args: &Args) -> ExitCode {
     };
     match runtime.block_on(client::control(&config, "decode", &request)) {
         Ok(answer) => show(args, &answer),
-        Err(error @ Error::Refused(_)) => complain(1, error),
-        Err(error) => complain(EX_UNAVAILABLE, error),
+        Err(error) => failed(error),
     }
 }
 

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::client::{self, Error};
-use super::{EX_SOFTWARE, EX_UNAVAILABLE, complain, prepared};
+use super::{EX_SOFTWARE, asked};
 
 /// Arguments of `instep explain`.
 #[derive(Debug, clap::Args)]
@@ -35,15 +34,10 @@ pub struct Args {
 
 /// Asks the daemon and shows its answer.
 pub fn run(args: &Args) -> ExitCode {
-    let (config, runtime) = match prepared(&args.config) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
-    };
     let request = json!({ "source": args.source, "resource": args.resource, "key": args.key, "limit": args.limit });
-    let answer = match runtime.block_on(client::control(&config, "explain", &request)) {
+    let answer = match asked(&args.config, "explain", &request) {
         Ok(answer) => answer,
-        Err(error @ Error::Refused(_)) => return complain(1, error),
-        Err(error) => return complain(EX_UNAVAILABLE, error),
+        Err(code) => return code,
     };
     let mut out = io::stdout().lock();
     let written = if args.json { writeln!(out, "{answer}") } else { show(&mut out, &answer) };

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::client::{self, Error};
-use super::{EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, complain, prepared};
+use super::{EX_SOFTWARE, EX_USAGE, client, complain, failed, prepared};
 
 /// Arguments of `instep hooks`.
 #[derive(Debug, clap::Args)]
@@ -65,8 +64,7 @@ pub fn run(args: &Args) -> ExitCode {
     let request = json!({ "action": action, "source": args.source, "revoke": args.revoke });
     match runtime.block_on(client::control(&config, "hooks", &request)) {
         Ok(answer) => show(args, &answer),
-        Err(error @ Error::Refused(_)) => complain(1, error),
-        Err(error) => complain(EX_UNAVAILABLE, error),
+        Err(error) => failed(error),
     }
 }
 

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::client::{self, Error};
-use super::{EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, complain, prepared};
+use super::{EX_SOFTWARE, EX_TEMPFAIL, asked, complain};
 
 /// Arguments of `instep refresh`.
 #[derive(Debug, clap::Args)]
@@ -28,15 +27,10 @@ pub struct Args {
 
 /// Asks the daemon and shows its answer as JSON.
 pub fn run(args: &Args) -> ExitCode {
-    let (config, runtime) = match prepared(&args.config) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
-    };
     let request = json!({ "source": args.source, "resource": args.resource, "key": args.key });
-    let answer = match runtime.block_on(client::control(&config, "refresh", &request)) {
+    let answer = match asked(&args.config, "refresh", &request) {
         Ok(answer) => answer,
-        Err(error @ Error::Refused(_)) => return complain(1, error),
-        Err(error) => return complain(EX_UNAVAILABLE, error),
+        Err(code) => return code,
     };
     if writeln!(io::stdout().lock(), "{}", answer["row"]).is_err() {
         return ExitCode::from(EX_SOFTWARE);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::gaps::Common;
-use super::{EX_SOFTWARE, client, failed, field, prepared};
+use super::{EX_SOFTWARE, asked, field};
 
 /// Arguments of `instep undelete`.
 #[derive(Debug, clap::Args)]
@@ -26,14 +26,10 @@ pub struct Args {
 
 /// Asks the daemon and shows its answer.
 pub fn run(args: &Args) -> ExitCode {
-    let (config, runtime) = match prepared(&args.common.config) {
-        Ok(prepared) => prepared,
-        Err(code) => return code,
-    };
     let request = json!({ "source": args.source, "resource": args.resource, "key": args.key });
-    let answer = match runtime.block_on(client::control(&config, "undelete", &request)) {
+    let answer = match asked(&args.common.config, "undelete", &request) {
         Ok(answer) => answer,
-        Err(error) => return failed(error),
+        Err(code) => return code,
     };
     let mut out = io::stdout().lock();
     let outcome = field(&answer, "outcome");
