@@ -5,11 +5,12 @@
 
 mod budget;
 mod cost;
+pub mod delay;
 mod log;
 mod offset;
 mod plan;
-mod silence;
 mod sweep;
+mod told;
 mod tour;
 mod watermark;
 
@@ -18,8 +19,8 @@ pub use cost::{Lists, left};
 pub use log::{LogPage, LogPosition, LogProbe, LogTurn, LogWalk, floor};
 pub use offset::{Estimate, Offset};
 pub use plan::{Gap, History, Next, PassKind, PassOutcome, Schedule, closes, next, repairing, sweep_not_before};
-pub use silence::{Learned, Ledger, Terms};
 pub use sweep::{SAMPLE, SampleVerdict, judge_sample, sample, suspects};
+pub use told::{Learned, Statements, Terms, Told};
 pub use tour::Tour;
 pub use watermark::{FUTURE_TOLERANCE, PassStamps, advance, lower_bound, page_is_older, watermark};
 

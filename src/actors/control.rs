@@ -20,6 +20,7 @@ use crate::http::api;
 use crate::model::ordering::{Observation, decide};
 use crate::model::{Delivery, DeliveryId, Event, HookRequest, Operation};
 use crate::quota::Class;
+use crate::reconcile::{Told, delay};
 use crate::store::{self, Fence};
 use crate::supervision::{Context, STEP_BUDGET};
 
@@ -112,11 +113,11 @@ impl Desk {
             probe_one(source, &self.context(), &owned(source)?, spec).await;
         }
         let ahead = source.clock_ahead();
-        let mut tally = store::delay::Tally::default();
+        let mut tally = delay::Tally::default();
         let ahead_us = ahead.map_or(0, |estimate| estimate.shown_us());
-        let is_since = |told: &store::delay::Told| told.upstream_at.is_none_or(|stamp| stamp.0 - ahead_us >= since.0);
-        let span = (since, self.clock.now());
-        let walked = self.store.walk_told(&source.name, span, (store::delay::WINDOW, ahead_us), |told| {
+        let is_since = |told: &Told| told.change.stamp.is_none_or(|stamp| stamp.0 - ahead_us >= since.0);
+        let (span, terms) = ((since, self.clock.now()), delay::terms(delay::WINDOW, ahead_us));
+        let walked = self.store.walk_told(&source.name, span, &terms, |told| {
             if is_since(&told) {
                 tally.count(&told, ahead_us);
             }

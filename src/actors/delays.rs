@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::reconcile::Estimate;
+use crate::reconcile::{Estimate, Told, delay};
 use crate::report::WebhookDelaySeconds;
-use crate::store::delay::Told;
 
 /// At most so much time is gone through in one look.
 const STEP: Duration = Duration::from_secs(600);
@@ -41,11 +40,11 @@ pub(super) async fn look(source: &Source, now: Timestamp) {
     let ahead_us = source.clock_ahead().map_or(0, |estimate| estimate.shown_us());
     let mut delays: Vec<Duration> = Vec::new();
     let each = |told: Told| {
-        let happened = told.upstream_at.map(|stamp| Timestamp(stamp.0 - ahead_us)).filter(|happened| *happened >= began);
+        let happened = told.change.stamp.map(|stamp| Timestamp(stamp.0 - ahead_us)).filter(|happened| *happened >= began);
         delays.extend(told.hooked_at().zip(happened).map(|(at, happened)| at.since(happened)));
     };
     // A store that is away is asked again at the next look.
-    if source.store.walk_told(&source.name, (from, until), (within, ahead_us), each).await.is_ok() {
+    if source.store.walk_told(&source.name, (from, until), &delay::terms(within, ahead_us), each).await.is_ok() {
         *source.delays.lock().unwrap_or_else(PoisonError::into_inner) = Some(Looked { began, until });
         for delay in delays {
             source.reporter.observe(WebhookDelaySeconds { source: source.name.to_string() }, delay);

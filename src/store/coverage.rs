@@ -28,7 +28,7 @@ use crate::store::sql::of_source;
 /// Two ways' statements further apart are about two changes. The Event Platform's last retry comes after 35 minutes.
 const WINDOW: Duration = Duration::from_secs(3_600);
 /// Rows read at once.
-pub(crate) const PAGE: u64 = 5_000;
+const PAGE: u64 = 5_000;
 /// Records with announcements that may still be joined; beyond it the oldest are closed before their window ends.
 const OPEN_MAX: usize = 100_000;
 /// Open announcements of one record; beyond it the oldest is closed.
@@ -73,15 +73,15 @@ pub struct Lead {
 
 /// A statement of a way, or a change that a pass was first to show.
 #[derive(Clone, Debug)]
-pub(crate) struct Said {
-    pub(crate) at: i64,
-    pub(crate) resource: String,
-    pub(crate) key: String,
-    pub(crate) operation: String,
+struct Said {
+    at: i64,
+    resource: String,
+    key: String,
+    operation: String,
     /// `None`: a pass.
-    pub(crate) via: Option<String>,
+    via: Option<String>,
     /// Names the delivery, as its upstream does.
-    pub(crate) delivery: Option<String>,
+    delivery: Option<String>,
 }
 
 /// An announcement that other ways may still join.
@@ -233,7 +233,7 @@ impl Store {
         }
     }
 
-    pub(crate) async fn events_page(&self, source: &SourceName, from: Position) -> Result<(Vec<Said>, Option<Position>), Error> {
+    async fn events_page(&self, source: &SourceName, from: Position) -> Result<(Vec<Said>, Option<Position>), Error> {
         let of = |column: &'static str| Expr::col(("instep_outcome", column));
         let mut select = Query::select();
         select.columns(["resource", "key", "operation", "via", "received_at", "id"].map(|column| ("instep_outcome", column)));
@@ -279,7 +279,7 @@ impl Store {
 }
 
 /// An instant and what orders rows of the same.
-pub(crate) type Position = (i64, i64);
+type Position = (i64, i64);
 
 #[derive(Debug, FromQueryResult)]
 struct EventRow {

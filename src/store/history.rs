@@ -11,7 +11,7 @@ use crate::model::{Entity, SourceName, Version};
 use crate::store::connect::Store;
 use crate::store::error::Error;
 use crate::store::rows::{ENTITY_COLUMNS, EntityRow, MARK_COLUMNS, MarkRow};
-use crate::store::sql::of_resource;
+use crate::store::sql::{RECEIVED_AT, of_resource};
 
 /// An entity's life.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,8 +181,7 @@ impl Store {
     async fn told(&self, source: &SourceName, entity: &Entity, limit: usize) -> Result<Vec<Entry>, Error> {
         let mut select = of_entity("instep_outcome", source, entity);
         select.columns(["via", "operation", "outcome", "reason", "delivery_id", "received_at"]);
-        let received = Expr::cust("(select d.received_at from instep_delivery d where d.id = instep_outcome.delivery_id)");
-        select.expr_as(received, "came_at");
+        select.expr_as(Expr::cust(RECEIVED_AT), "came_at");
         let told = |row: &QueryResult| {
             let what = Happened::Event(Told {
                 via: row.try_get("", "via")?,

@@ -9,6 +9,9 @@ const ROWS_MAX: usize = 128;
 /// Longest reason or note in bytes.
 const NOTE_MAX: usize = 500;
 
+/// When the delivery of a row of `instep_outcome` was received, as long as that is kept.
+pub(crate) const RECEIVED_AT: &str = "(select d.received_at from instep_delivery d where d.id = instep_outcome.delivery_id)";
+
 /// Splits rows into groups whose sizes are powers of two, so that few different statements are prepared.
 pub(crate) fn groups<T>(mut rows: &[T]) -> Vec<&[T]> {
     let mut groups = Vec::new();

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::model::Operation;
-use crate::store::delay::{Tally, WINDOW};
+use crate::reconcile::Terms;
+use crate::reconcile::delay::{Tally, WINDOW, terms};
 use crate::store::testing::{batch, break_schema, entity, hint, on_both, read, source, tasks, texts};
 use crate::store::{Batch, LearnedBy};
 
@@ -67,14 +68,42 @@ async fn who_told_of_a_change_is_found_behind_more_events_than_a_page_holds() {
         store.apply(&fence, &page).await.expect("applied");
         let mut found = Vec::new();
         let until = store.now().plus(Duration::from_secs(1));
-        store.walk_told(&source(), (Timestamp(0), until), (WINDOW, 0), |told| found.push(told)).await.expect("walked");
-        found.sort_by_key(|told| told.at);
+        store.walk_told(&source(), (Timestamp(0), until), &terms(WINDOW, 0), |told| found.push(told)).await.expect("walked");
+        found.sort_by_key(|told| told.change.at);
         let mut ways: Vec<String> = found.iter().flat_map(|told| told.ways.keys().cloned()).collect();
         ways.sort();
         assert_eq!(ways, ["hook", "pass", "read"]);
         let mut tally = Tally::default();
         found.iter().for_each(|told| tally.count(told, 0));
         assert_eq!((tally.end().changes, found.len()), (3, 3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_told_of_a_record_that_is_spoken_of_without_end_is_found_too() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        // More statements, one a millisecond, than are read at once, and a change at either end of them.
+        let n = 21_000;
+        store.apply(&fence, &batch(vec![read(&fence, "1", 1, "a")])).await.expect("applied");
+        let first: i64 = texts(&store, "select at as v from instep_change").await[0].parse().expect("a number");
+        let rows = format!(
+            "with recursive n(n) as (select 1 union all select n + 1 from n where n < {n}) insert into instep_outcome \
+             (source, via, resource, key, operation, received_at, outcome) \
+             select 'pmp', 'hook', 'tasks', '1', 'update', {first} + n * 1000, 'marked' from n"
+        );
+        break_schema(&store, &rows).await;
+        let later = format!(
+            "insert into instep_change (source, number, epoch, resource, key, operation, at, learned_by, changed, unannounced) \
+             select source, number + 1, epoch, resource, key, 'update', at + {n} * 1000, 'pass', changed, unannounced from instep_change"
+        );
+        break_schema(&store, &later).await;
+        let (mut found, until) = (Vec::new(), Timestamp(first).plus(Duration::from_secs(60)));
+        let terms = Terms { unstamped: Duration::from_micros(1), ..terms(Duration::from_secs(1), 0) };
+        store.walk_told(&source(), (Timestamp(0), until), &terms, |told| found.push(told)).await.expect("walked");
+        let hooked: Vec<_> = found.iter().map(|told| told.hooked_at().expect("told").since(Timestamp(first)).as_millis()).collect();
+        assert_eq!(hooked, [1, u128::try_from(n).expect("fits")]);
     })
     .await;
 }
