@@ -65,6 +65,17 @@ pub mod watchdog;
 
 pub use source::Source;
 
+/// Why the tree cannot be laid out.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A token that the configuration names cannot be read, or is none.
+    #[error("{0}")]
+    Token(String),
+    /// The state directory's own token can neither be made nor read.
+    #[error("{0}")]
+    State(String),
+}
+
 /// Everything the tree is made of.
 #[derive(Clone)]
 pub struct Plan {
@@ -92,8 +103,8 @@ impl Plan {
     /// Lays out the tree.
     ///
     /// # Errors
-    /// When the admin token cannot be made or read.
-    pub fn new(config: &Config, sockets: Sockets, process: source::Process, sources: Vec<Arc<Source>>) -> Result<Self, String> {
+    /// [`PlanError`].
+    pub fn new(config: &Config, sockets: Sockets, process: source::Process, sources: Vec<Arc<Source>>) -> Result<Self, PlanError> {
         let source::Process { store, health, clock, reporter, state, .. } = process;
         let (roster, critical) = (Roster::default(), watchdog::Critical::default());
         let (queue, answers) = (journal::Journal::new(health), answers::Answers::new(clock));
@@ -231,7 +242,7 @@ fn api_options(
     configured: &crate::config::Api,
     socket: std::net::TcpListener,
     sources: &[Arc<Source>],
-) -> Result<listener::Options, String> {
+) -> Result<listener::Options, PlanError> {
     let counter = api::Counter { sources: sources.to_vec(), timeout: configured.timeout };
     Ok(listener::Options {
         id: "api",

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors::journal::StoreHealth;
 use crate::actors::source::Process;
-use crate::actors::{self, Source};
+use crate::actors::{self, PlanError, Source};
 use crate::clock::Clock;
 use crate::config::{Config, SecretError};
 use crate::report::{GapOpened, Reporter};
@@ -61,12 +61,24 @@ pub enum StartError {
     /// A socket cannot be used.
     #[error("socket: {0}")]
     Socket(#[from] std::io::Error),
+    /// A token of the configuration cannot be used.
+    #[error("{0}")]
+    Token(String),
     /// The tree did not start.
     #[error("the supervision tree did not start: {0}")]
     Tree(String),
     /// It was told to stop before it was up.
     #[error("stopped while starting")]
     Stopped,
+}
+
+impl From<PlanError> for StartError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Token(why) => Self::Token(why),
+            PlanError::State(why) => Self::Tree(why),
+        }
+    }
 }
 
 /// How the daemon ended.
@@ -119,7 +131,7 @@ impl Daemon {
             wait_for_store(error, &stop).await?;
         }
         let (hooks, admin) = (sockets.hooks.local_addr()?, sockets.admin.local_addr()?);
-        let plan = actors::Plan::new(config, sockets, process, sources.clone()).map_err(StartError::Tree)?;
+        let plan = actors::Plan::new(config, sockets, process, sources.clone())?;
         let cx = Context::new("root", clock, SUPERVISOR_BUDGET, stop.clone());
         plan.watch_root(&cx.life);
         #[expect(clippy::disallowed_methods, reason = "the root of the supervision tree has no supervisor but the process")]

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::PlanError;
 use super::history;
 use super::refresh::Sought;
 use super::source::Source;
@@ -33,11 +34,12 @@ pub struct Counter {
 ///
 /// # Errors
 /// When a token cannot be read, or is none.
-pub fn clients(configured: &config::Api) -> Result<Vec<Client>, String> {
+pub fn clients(configured: &config::Api) -> Result<Vec<Client>, PlanError> {
     let client = |one: &config::ApiToken| {
-        let texts = one.token.read().map_err(|error| format!("the API token `{}`: {error}", one.name))?;
+        let wrong = |error: &dyn std::fmt::Display| PlanError::Token(format!("the API token `{}`: {error}", one.name));
+        let texts = one.token.read().map_err(|error| wrong(&error))?;
         let tokens = texts.iter().map(|text| Token::from_text(text.expose()));
-        let tokens = tokens.collect::<Result<Vec<_>, _>>().map_err(|error| format!("the API token `{}`: {error}", one.name))?;
+        let tokens = tokens.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
         let scopes = one.scopes.iter().map(|scope| match scope {
             ApiScope::Read => Scope::Read,
             ApiScope::Refresh => Scope::Refresh,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::PlanError;
 use super::janitor::Overlong;
 use super::journal::{Journal, Room};
 use super::source::{LiveMode, Source};
@@ -40,15 +41,16 @@ pub struct Desk {
 /// Who may ask what, and the token of the control verbs: made at the first start, kept beside the store.
 ///
 /// # Errors
-/// When a configured token cannot be read or the file cannot be written.
-pub fn admin_options(config: &Config, state: &Path) -> Result<Options, String> {
-    let configured = config.listen.admin.token.read().map_err(|error| error.to_string())?;
+/// When a configured token cannot be read or is none, or the file cannot be written.
+pub fn admin_options(config: &Config, state: &Path) -> Result<Options, PlanError> {
+    let wrong = |error: &dyn std::fmt::Display| PlanError::Token(format!("listen.admin.token: {error}"));
+    let configured = config.listen.admin.token.read().map_err(|error| wrong(&error))?;
     let token_for_reads = !configured.is_empty();
     let token = match configured.first() {
-        Some(text) => Token::from_text(text.expose()),
-        None => Token::ensure(&state.join(TOKEN_FILE), rand::random()),
+        Some(text) => Token::from_text(text.expose()).map_err(|error| wrong(&error))?,
+        None => Token::ensure(&state.join(TOKEN_FILE), rand::random())
+            .map_err(|error| PlanError::State(format!("the control token in {}: {error}", state.display())))?,
     };
-    let token = token.map_err(|error| format!("the control token in {}: {error}", state.display()))?;
     Ok(Options { token: Some(token), token_for_reads, body_bytes_max: VERB_BYTES_MAX, ..Options::default() })
 }
 

@@ -121,7 +121,7 @@ async fn serve(config: &Config, sockets: Sockets) -> ExitCode {
 
 fn exit_code(error: &StartError) -> u8 {
     match error {
-        StartError::Secret(_) | StartError::Source { .. } => EX_CONFIG,
+        StartError::Secret(_) | StartError::Token(_) | StartError::Source { .. } => EX_CONFIG,
         StartError::Store(error) if matches!(error.kind(), Kind::Locked | Kind::Schema) => EX_CONFIG,
         StartError::Store(_) => EX_TEMPFAIL,
         StartError::Socket(_) => EX_UNAVAILABLE,

@@ -98,3 +98,29 @@ fn exit_codes_say_whose_mistake_it_is() {
     std::fs::write(&path, right).expect("our own folder");
     assert_eq!(code(&["check", "--config", config]), Some(0));
 }
+
+#[test]
+fn a_token_that_is_none_is_a_mistake_of_the_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("instep.toml");
+    let config = path.to_str().expect("a path of text");
+    let state =
+        [("STATE_DIRECTORY", folder.path().to_str().expect("a path of text")), ("SHORT", "abc"), ("SPACED", "sixteen bytes and a space")];
+    let source = "[sources.pmp]\nkind = \"productive\"\norganization = 1\ntoken = { env = \"PMP_TOKEN\" }\n";
+    let admin = |token: &str| format!("admin = {{ address = \"127.0.0.1:0\", token = {token} }}");
+    let api = |token: &str| {
+        let tokens = format!("[{{ name = \"portal\", token = {token}, sources = [\"pmp\"] }}]");
+        format!("admin = \"127.0.0.1:0\"\napi = {{ address = \"127.0.0.1:0\", tokens = {tokens} }}")
+    };
+    let absent = format!("{{ file = {:?} }}", folder.path().join("nothing"));
+    for token in ["{ env = \"SHORT\" }", "{ env = \"SPACED\" }", "{ env = \"NO_SUCH_VARIABLE\" }", &absent] {
+        for (listen, name) in [(admin(token), "listen.admin.token"), (api(token), "`portal`")] {
+            std::fs::write(&path, format!("[listen]\nhooks = \"127.0.0.1:0\"\n{listen}\n{source}")).expect("our own folder");
+            let output = instep(&["run", "--config", config], &state);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            println!("service: {:?} {}", output.status.code(), said.lines().last().unwrap_or_default());
+            assert_eq!(output.status.code(), Some(78), "{listen}: {said}");
+            assert!(said.contains(name) && !said.contains("abc") && !said.contains("sixteen bytes"), "{said}");
+        }
+    }
+}

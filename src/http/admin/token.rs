@@ -29,7 +29,7 @@ pub enum TokenError {
     #[error("token file is open to others: mode {0:o}, wanted 600")]
     Open(u32),
     /// The content is too short, too long or not printable ASCII.
-    #[error("token file holds no token")]
+    #[error("it is no token: one has 16 to 1024 printable ASCII characters and no space")]
     Content,
 }
 
