@@ -16,7 +16,7 @@ mod watermark;
 
 pub use budget::{Candidates, Control, Hold, Removal, RemovalBudget, Witness};
 pub use cost::{Lists, left};
-pub use log::{LogPage, LogPosition, LogProbe, LogTurn, LogWalk, floor};
+pub use log::{LogPage, LogPosition, LogProbe, LogShown, LogTurn, LogWalk, floor};
 pub use offset::{Estimate, Offset};
 pub use plan::{Gap, History, Next, PassKind, PassOutcome, Schedule, closes, next, repairing, sweep_not_before};
 pub use sweep::{SAMPLE, SampleVerdict, judge_sample, sample, suspects};

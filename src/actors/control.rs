@@ -117,15 +117,18 @@ impl Desk {
         let ahead_us = ahead.map_or(0, |estimate| estimate.shown_us());
         let is_since = |told: &Told| told.change.stamp.is_none_or(|stamp| stamp.0 - ahead_us >= since.0);
         let (span, terms) = ((since, self.clock.now()), delay::terms(delay::WINDOW, ahead_us));
-        let walked = self.store.walk_told(&source.name, span, &terms, |told| {
+        let walked = self.store.walk_told(&source.name, span, &terms, |resource, told| {
             if is_since(&told) {
-                tally.count(&told, ahead_us);
+                tally.count(resource.as_str(), &told, ahead_us);
             }
         });
         walked.await.map_err(unavailable)?;
-        let clock =
-            ahead.map(|ahead| json!({ "ahead_seconds": ahead.ahead_us as f64 / 1e6, "error_seconds": ahead.error_us as f64 / 1e6 }));
-        Ok(json!({ "source": source.name.as_str(), "since": since.to_string(), "clock": clock, "delays": tally.end() }))
+        let seconds = |micros: i64| micros as f64 / 1e6;
+        let clock = ahead.map(|ahead| {
+            json!({ "ahead_seconds": seconds(ahead.ahead_us), "error_seconds": seconds(ahead.error_us), "corrected_seconds": seconds(ahead_us) })
+        });
+        let delays = tally.end(ahead.map(|estimate| estimate.bounds_us()));
+        Ok(json!({ "source": source.name.as_str(), "since": since.to_string(), "clock": clock, "delays": delays }))
     }
 
     /// What a delivery would do to the replica as it stands; changes nothing.

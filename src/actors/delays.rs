@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::source::Source;
 use crate::clock::Timestamp;
+use crate::model::ResourceName;
 use crate::reconcile::{Estimate, Told, delay};
 use crate::report::WebhookDelaySeconds;
 
@@ -39,7 +40,7 @@ pub(super) async fn look(source: &Source, now: Timestamp) {
     }
     let ahead_us = source.clock_ahead().map_or(0, |estimate| estimate.shown_us());
     let mut delays: Vec<Duration> = Vec::new();
-    let each = |told: Told| {
+    let each = |_: &ResourceName, told: Told| {
         let happened = told.change.stamp.map(|stamp| Timestamp(stamp.0 - ahead_us)).filter(|happened| *happened >= began);
         delays.extend(told.hooked_at().zip(happened).map(|(at, happened)| at.since(happened)));
     };

@@ -18,7 +18,7 @@ use crate::connectors::{Asked, ListQuery, Page, ReadError, ResourceSpec};
 use crate::model::ResourceName;
 use crate::model::ordering::By;
 use crate::quota::Class;
-use crate::reconcile::{self, History, Mode, Next, Schedule, Tour};
+use crate::reconcile::{self, History, LogShown, Mode, Next, Schedule, Tour};
 use crate::report::{GapClosed, PassCompleted, PassFailed, PassStarted};
 use crate::store::{self, Error, Fence, Kind, LearnedBy, NewPass, Pass, PassEnd, PassKind, PassPosition, PassStep, Progress, Wish};
 use crate::supervision::{Bug, ChildSpec, Context, Meltdown, Rest, Work, worker};
@@ -57,6 +57,7 @@ pub fn spec(source: Arc<Source>) -> ChildSpec {
         unfiltered: HashSet::new(),
         polled: HashMap::new(),
         widest: HashMap::new(),
+        shown: HashMap::new(),
         halvings: HashMap::new(),
         tours: HashMap::new(),
         heeded: HashMap::new(),
@@ -75,6 +76,8 @@ struct Reconciler {
     polled: HashMap<&'static str, Duration>,
     /// How many rows the longest page of a log had.
     widest: HashMap<&'static str, usize>,
+    /// Which numbers a log has shown.
+    shown: HashMap<&'static str, LogShown>,
     /// How often the pages of a resource are halved now, because they were larger than an answer may be.
     halvings: HashMap<ResourceName, u32>,
     /// The way through the list of a resource or feed, from its first page on.

@@ -12,6 +12,8 @@
 //!   tells, and what lies between is walked at once, however much has gathered.
 //! - A log whose newest number lies below the floor has begun anew. One that shows nothing at all may do either, and is waited for.
 
+use std::collections::BTreeSet;
+
 /// Where a log stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogPosition {
@@ -132,6 +134,37 @@ impl LogPosition {
 
     fn done(&self, highest: i64) -> LogTurn {
         LogTurn::Done { to: Self::at(Some(self.high.max(highest))), caught_up: true }
+    }
+}
+
+/// The numbers that a log has shown, as far as it may show them again. Another way may have told of them before: the log tells all the
+/// same, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogShown {
+    /// Those up to this one were shown.
+    below: i64,
+    numbers: BTreeSet<i64>,
+}
+
+impl LogShown {
+    /// Of a log that stands there; an earlier process has seen what lies below.
+    #[must_use]
+    pub fn at(position: &LogPosition) -> Self {
+        Self { below: position.high, numbers: BTreeSet::new() }
+    }
+
+    /// Whether the log shows it for the first time.
+    #[must_use]
+    pub fn is_news(&self, number: i64) -> bool {
+        number > self.below && !self.numbers.contains(&number)
+    }
+
+    /// Remembers what a page has shown; no more than the `most` highest.
+    pub fn note(&mut self, numbers: impl IntoIterator<Item = i64>, most: usize) {
+        self.numbers.extend(numbers.into_iter().filter(|number| *number > self.below));
+        while self.numbers.len() > most {
+            self.below = self.numbers.pop_first().unwrap_or(self.below);
+        }
     }
 }
 

@@ -41,6 +41,13 @@ impl Estimate {
     pub fn shown_us(&self) -> i64 {
         if self.ahead_us.abs() <= self.error_us { 0 } else { self.ahead_us }
     }
+
+    /// By how much a delay may be too long, and by how much too short, that was put right by [`Self::shown_us`]; in microseconds.
+    #[must_use]
+    pub fn bounds_us(&self) -> (i64, i64) {
+        let short = self.ahead_us - self.shown_us();
+        (self.error_us - short, self.error_us + short)
+    }
 }
 
 impl Offset {
@@ -109,9 +116,12 @@ mod tests {
         answer(&mut offset, 0, 1_700_000_000 * SECOND + 123_456, 10_000);
         let found = offset.estimate().expect("an answer");
         assert!(found.ahead_us != 0 && found.shown_us() == 0, "{found:?}");
+        let (too_long, too_short) = found.bounds_us();
+        assert_eq!((too_long + too_short, too_short - too_long), (2 * found.error_us, 2 * found.ahead_us), "{found:?}");
         answer(&mut offset, 7 * SECOND, 1_700_000_000 * SECOND + 223_456, 10_000);
         let set = offset.estimate().expect("answers");
         assert_eq!(set.shown_us(), set.ahead_us);
+        assert_eq!(set.bounds_us(), (set.error_us, set.error_us), "what was put right is wrong by its error either way");
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Store {
         Ok((said, is_full))
     }
 
-    /// Walks the changes applied from `from` until `until`, each with who told of it.
+    /// Walks the changes applied from `from` until `until`, each with its resource and who told of it.
     ///
     /// # Errors
     /// [`crate::store::Kind::Unavailable`].
@@ -160,7 +160,7 @@ impl Store {
         source: &SourceName,
         (from, until): (Timestamp, Timestamp),
         terms: &Terms,
-        mut each: impl FnMut(Told),
+        mut each: impl FnMut(&ResourceName, Told),
     ) -> Result<(), Error> {
         let before = Duration::from_micros(1);
         let mut above = self.last_change_until(source, from.minus(before)).await?;
@@ -168,7 +168,7 @@ impl Store {
             let changes = self.changes_until(source, above, until.minus(before)).await?;
             let Some(last) = changes.last() else { return Ok(()) };
             above = last.number;
-            self.who_told(source, changes, terms).await?.into_iter().for_each(|(_, told)| each(told));
+            self.who_told(source, changes, terms).await?.into_iter().for_each(|(change, told)| each(&change.record.resource, told));
         }
     }
 

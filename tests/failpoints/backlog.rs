@@ -95,7 +95,7 @@ async fn a_producer_waits_until_the_date_that_it_is_told(database: Database) {
 
 async fn a_producer_that_gives_up_loses_nothing(database: Database) {
     let source = "events = { read = \"yes\", poll = \"1s\" }\npasses = false\npush.retry_after = \"1s\"";
-    let mls = Mls { source, tables: MARK, sandbox: vec!["--push-tries", "2", "--push-impatient"] };
+    let mls = Mls { source, tables: MARK, sandbox: vec!["--push-tries", "2", "--push-impatient"], ..Mls::default() };
     let (universe, mut points) = stuck(&mls, database).await;
     is_told(&universe, 3).await;
     universe.sandbox.control("churn", json!({ "changes": 300, "per_second": 100 })).await;

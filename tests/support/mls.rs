@@ -32,6 +32,8 @@ pub(crate) struct Mls {
     pub(crate) tables: &'static str,
     /// Further arguments of the sandbox.
     pub(crate) sandbox: Vec<&'static str>,
+    /// How many listings it has, where it is not a hundred.
+    pub(crate) entities: Option<u64>,
 }
 
 impl Mls {
@@ -46,7 +48,8 @@ impl Mls {
     /// Starts the producer and writes the configuration; the daemon is not started.
     pub(crate) fn universe(&self, database: Database) -> Universe {
         let client = client();
-        let fixed = ["reso", "--entities", "100", "--token", READ_TOKEN];
+        let entities = self.entities.unwrap_or(100).to_string();
+        let fixed = ["reso", "--entities", &entities, "--token", READ_TOKEN];
         let arguments: Vec<&str> = fixed.into_iter().chain(self.sandbox.iter().copied()).collect();
         let sandbox = Sandbox::start_as(database.folder(), &arguments, client.clone());
         let mut universe = Universe::with(database, sandbox, client);
@@ -87,10 +90,19 @@ pub(crate) fn hooks(universe: &Universe, arguments: &[&str]) -> Option<Value> {
 /// An event about nobody, with this token; what it is answered.
 #[cfg(feature = "failpoints")]
 pub(crate) async fn deliver(universe: &Universe, token: &str) -> u16 {
-    let event = json!({ "EntityEventSequence": 1, "ResourceName": "Member", "ResourceRecordKey": "nobody" });
+    send(universe, token, &event(1, "Member", "nobody")).await
+}
+
+/// The body of a push of one event.
+pub(crate) fn event(number: u64, resource: &str, key: &str) -> String {
+    json!({ "EntityEventSequence": number, "ResourceName": resource, "ResourceRecordKey": key }).to_string()
+}
+
+/// Sends a body as the producer does, with this token; what it is answered.
+pub(crate) async fn send(universe: &Universe, token: &str, body: &str) -> u16 {
     let request = universe.client.post(format!("http://127.0.0.1:{}/hooks/mls/events", universe.hooks_port));
-    let request = request.bearer_auth(token).header("content-type", "application/json").body(event.to_string());
-    request.send().await.expect("an answer").status().as_u16()
+    let request = request.bearer_auth(token).header("EntityEventSource", LABEL).header("content-type", "application/json");
+    request.body(body.to_owned()).send().await.expect("an answer").status().as_u16()
 }
 
 /// The true records of a resource by key.

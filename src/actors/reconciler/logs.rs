@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::connectors::{FeedPage, FeedPosition, FeedRow, FeedSpec, ReadError, Response, signature};
 use crate::model::ResourceName;
 use crate::quota::Class;
-use crate::reconcile::{LogPage, LogPosition, LogProbe, LogTurn, floor};
+use crate::reconcile::{LogPage, LogPosition, LogProbe, LogShown, LogTurn, floor};
 use crate::report::{FetchFailed, GapOpened};
 use crate::store::{Error, FEED_BEGAN_LATE, Fence, LOG_RESTARTED, LearnedBy, LogLoss, LogStep, Observed, What};
 use crate::supervision::Context;
@@ -134,6 +134,7 @@ impl Reconciler {
         let step = LogStep { is_complete: true, lost: Some(LogLoss::Restarted), ..log_step(feed, order, Some(at), to) };
         self.step_log(fence, feed, order, step, FeedPage::default()).await?;
         self.widest.remove(feed.name);
+        self.shown.remove(feed.name);
         let source = &self.source;
         source.reporter.emit(GapOpened { source: source.name.to_string(), cause: LOG_RESTARTED.to_owned() });
         Ok(())
@@ -182,6 +183,8 @@ impl Reconciler {
         let rows: Vec<FeedRow> = rows.into_iter().flatten().collect();
         let numbers: Vec<i64> = rows.iter().filter_map(|row| row.number).collect();
         let noted = source.store.noted_numbers(&source.name, order.label, &numbers).await?;
+        let shown = self.shown.entry(feed.name).or_insert_with(|| LogShown::at(step.from.as_ref().unwrap_or(&step.to)));
+        let mut n_first_told = 0;
         let observe = |row: FeedRow| {
             let event = row.event?;
             // One that is noted for another record goes on to be complained of.
@@ -189,8 +192,11 @@ impl Reconciler {
                 .number
                 .and_then(|number| noted.get(&number))
                 .is_some_and(|(resource, key)| resource == event.entity.resource.as_str() && key == event.entity.key.as_str());
+            n_first_told += usize::from(!is_noted);
+            // What a delivery told before marks nothing, but the log has told of it too.
+            let is_said = !is_noted || row.number.is_some_and(|number| shown.is_news(number));
             let observed = Observed { entity: event.entity.clone(), what: What::Event(event), delivery: None };
-            (!is_noted).then_some(observed)
+            is_said.then_some(observed)
         };
         // A row that has no number is known by its bytes.
         let unreadable = unreadable.into_iter().filter_map(Result::err).map(|row| (signature::digest(&[&row.raw]), row));
@@ -202,7 +208,6 @@ impl Reconciler {
         let (ids, keyless): (Vec<_>, Vec<_>) = fresh.map(|(id, row)| (id, (name.clone(), row))).unzip();
         step.unreadable = ids;
         let observed: Vec<Observed> = rows.into_iter().filter_map(observe).collect();
-        let n_first_told = observed.len();
         let mut observed = observed.into_iter().peekable();
         loop {
             let mut batch = source.batch(LearnedBy::Feed);
@@ -215,6 +220,9 @@ impl Reconciler {
             batch.log = Some(step);
             source.apply_batch(fence, batch).await?;
             source.told_by_log(n_first_told);
+            // As far as the next poll or page goes back.
+            let most = usize::try_from(order.overlap).unwrap_or(usize::MAX).saturating_add(order.page.saturating_mul(2));
+            self.shown.entry(feed.name).and_modify(|shown| shown.note(numbers, most));
             return Ok(());
         }
     }

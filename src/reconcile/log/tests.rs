@@ -180,3 +180,14 @@ fn what_a_server_shows_below_the_bound_moves_nothing() {
     let page = LogPage { asked: 3, rows: 3, highest: Some(60), more: true };
     assert_eq!(at.turn(20, &page, 0), LogTurn::Done { to: LogPosition::at(Some(60)), caught_up: true });
 }
+
+#[test]
+fn a_number_is_shown_once_however_often_the_overlap_shows_it() {
+    let mut shown = LogShown::at(&LogPosition::at(Some(50)));
+    assert_eq!([49, 50, 51].map(|number| shown.is_news(number)), [false, false, true], "an earlier process saw what lies below");
+    shown.note([48, 51, 53], 10);
+    assert_eq!([51, 52, 53].map(|number| shown.is_news(number)), [false, true, false], "52 becomes visible late");
+    shown.note([52, 54], 2);
+    assert_eq!([52, 53, 54, 55].map(|number| shown.is_news(number)), [false, false, false, true], "and no more than two are remembered");
+    assert_eq!(shown, LogShown { below: 52, numbers: BTreeSet::from([53, 54]) });
+}

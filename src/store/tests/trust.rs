@@ -68,14 +68,14 @@ async fn who_told_of_a_change_is_found_behind_more_events_than_a_page_holds() {
         store.apply(&fence, &page).await.expect("applied");
         let mut found = Vec::new();
         let until = store.now().plus(Duration::from_secs(1));
-        store.walk_told(&source(), (Timestamp(0), until), &terms(WINDOW, 0), |told| found.push(told)).await.expect("walked");
+        store.walk_told(&source(), (Timestamp(0), until), &terms(WINDOW, 0), |_, told| found.push(told)).await.expect("walked");
         found.sort_by_key(|told| told.change.at);
         let mut ways: Vec<String> = found.iter().flat_map(|told| told.ways.keys().cloned()).collect();
         ways.sort();
         assert_eq!(ways, ["hook", "pass", "read"]);
         let mut tally = Tally::default();
-        found.iter().for_each(|told| tally.count(told, 0));
-        assert_eq!((tally.end().changes, found.len()), (3, 3));
+        found.iter().for_each(|told| tally.count("tasks", told, 0));
+        assert_eq!((tally.end(None).changes, found.len()), (3, 3));
     })
     .await;
 }
@@ -101,7 +101,7 @@ async fn who_told_of_a_record_that_is_spoken_of_without_end_is_found_too() {
         break_schema(&store, &later).await;
         let (mut found, until) = (Vec::new(), Timestamp(first).plus(Duration::from_secs(60)));
         let terms = Terms { unstamped: Duration::from_micros(1), ..terms(Duration::from_secs(1), 0) };
-        store.walk_told(&source(), (Timestamp(0), until), &terms, |told| found.push(told)).await.expect("walked");
+        store.walk_told(&source(), (Timestamp(0), until), &terms, |_, told| found.push(told)).await.expect("walked");
         let hooked: Vec<_> = found.iter().map(|told| told.hooked_at().expect("told").since(Timestamp(first)).as_millis()).collect();
         assert_eq!(hooked, [1, u128::try_from(n).expect("fits")]);
     })

@@ -330,18 +330,24 @@ async fn a_log_that_says_that_there_is_more_and_shows_nothing_is_left_alone_for_
 }
 
 #[tokio::test]
-async fn what_a_delivery_announced_is_not_told_by_the_log_again() {
+async fn what_a_delivery_announced_the_log_tells_once_more_and_marks_nothing() {
     on_both(|store| async move {
         let running = Running::start(&store, &rows(1..=3), None).await;
         running.until("the log is read", NOTED, &["1", "2", "3"]).await;
         let fence = running.source.fence_now().expect("owned");
-        let pushed = Observed { entity: event(9, &json!("k9")).entity, what: What::Event(event(9, &json!("k9"))), delivery: None };
+        let event = Event { via: "hook", ..event(9, &json!("k9")) };
+        let pushed = Observed { entity: event.entity.clone(), what: What::Event(event), delivery: None };
         let batch = Batch { observations: vec![pushed], ..running.source.batch(LearnedBy::Hook) };
         store.apply(&fence, &batch).await.expect("applied");
         running.set(&rows([1, 2, 3, 9, 10]));
         running.until("it has moved", HIGH, &["10"]).await;
-        let told = "select key || count(*) as v from instep_outcome where key in ('k9', 'k10') group by key order by key";
-        assert_eq!(texts(&store, told).await, ["k101", "k91"]);
+        let told = "select key || ' ' || via || ' ' || (case when outcome = 'duplicate' then 'again' else 'first' end) as v \
+                    from instep_outcome where key in ('k9', 'k10') order by key, via desc";
+        assert_eq!(texts(&store, told).await, ["k10 feed first", "k9 hook first", "k9 feed again"]);
+        // The overlap shows both once more.
+        running.set(&rows([1, 2, 3, 9, 10, 11]));
+        running.until("it has moved", HIGH, &["11"]).await;
+        assert_eq!(texts(&store, told).await, ["k10 feed first", "k9 hook first", "k9 feed again"]);
         running.stop().await;
     })
     .await;
