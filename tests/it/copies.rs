@@ -7,11 +7,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::process::{INSTEP, Process, free_port};
-use crate::support::{Database, Setup, Universe, eventually, on_both};
+use crate::support::{Database, Pim, Setup, Universe, eventually, on_both, pim};
+
+mod beside;
 
 on_both!(
     a_copy_changes_no_webhooks_until_it_is_adopted,
     a_backup_that_is_put_back_is_compared,
+    a_backup_of_a_pims_replica_that_is_put_back_is_compared,
     a_restart_is_no_copy,
     who_may_not_manage_only_watches,
 );
@@ -25,14 +28,18 @@ struct Copy {
     database: Database,
     admin_port: u16,
     client: reqwest::Client,
-    _daemon: Process,
+    daemon: Process,
 }
 
 impl Copy {
     /// Starts it with the original's configuration on ports of its own.
     async fn start(of: &Universe, database: Database) -> Self {
+        Self::configured(of, database, std::fs::read_to_string(of.config()).expect("it was written")).await
+    }
+
+    /// As [`Self::start`], with this text as the original's configuration.
+    async fn configured(of: &Universe, database: Database, text: String) -> Self {
         let (hooks, admin_port) = (free_port(), free_port());
-        let text = std::fs::read_to_string(of.config()).expect("it was written");
         // The public address stays: whoever clones a system rarely thinks of it.
         let text = text.replace(&format!("hooks = \"127.0.0.1:{}\"", of.hooks_port), &format!("hooks = \"127.0.0.1:{hooks}\""));
         let mut text = text.replace(&format!("admin = \"127.0.0.1:{}\"", of.admin_port), &format!("admin = \"127.0.0.1:{admin_port}\""));
@@ -42,7 +49,7 @@ impl Copy {
         std::fs::write(database.folder().join("instep.toml"), text).expect("our own folder");
         let mut command = Self::command(&database, &["run"]);
         let daemon = Process::start(command.env_remove("NOTIFY_SOCKET"), &database.folder().join("daemon.log"));
-        Self { database, admin_port, client: of.client.clone(), _daemon: daemon }
+        Self { database, admin_port, client: of.client.clone(), daemon }
     }
 
     fn command(database: &Database, arguments: &[&str]) -> Command {
@@ -56,6 +63,22 @@ impl Copy {
         Self::command(&self.database, arguments).output().expect("the binary runs")
     }
 
+    /// Waits until it says that it leaves the registrations alone, and what to do.
+    async fn is_suspended(&self, source: &str) {
+        let adopt = format!("instep adopt {source}");
+        eventually("the copy says so first", SOON, async || match self.wrong().await?.first() {
+            Some(wrong) if wrong.contains("suspended") && wrong.contains(&adopt) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+
+    /// Ends it, and its database goes.
+    async fn remove(self) {
+        drop(self.daemon);
+        self.database.remove().await;
+    }
+
     async fn wrong(&self) -> Result<Vec<String>, String> {
         let answer = self.client.get(format!("http://127.0.0.1:{}/status", self.admin_port)).send().await;
         let body = answer.map_err(|error| error.to_string())?.bytes().await.map_err(|error| error.to_string())?;
@@ -66,7 +89,7 @@ impl Copy {
 
 async fn a_copy_changes_no_webhooks_until_it_is_adopted(database: Database) {
     let mut universe = Universe::started(database, &Setup { source: WATCHED, ..Setup::default() }).await;
-    create(&universe);
+    create(&universe, "pmp");
     let names: Vec<Value> = universe.sandbox.truth("webhooks").await.into_values().map(|one| one["attributes"]["name"].clone()).collect();
     let instance = universe.database.texts("select name as v from instep_instance").await.remove(0);
     assert!(names.iter().all(|name| name.as_str().is_some_and(|name| name.ends_with(&instance))), "{names:?} of {instance}");
@@ -76,17 +99,11 @@ async fn a_copy_changes_no_webhooks_until_it_is_adopted(database: Database) {
     universe.run().await;
     let (changed, looked) = webhooks(&universe).await;
     let copy = Copy::start(&universe, copied).await;
-    eventually("the copy says so first", SOON, async || match copy.wrong().await?.first() {
-        Some(wrong) if wrong.contains("suspended") && wrong.contains("instep adopt pmp") => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
+    copy.is_suspended("pmp").await;
     // What it could put right, what an operator asks of it, and many looks of both.
     let id = universe.database.texts("select upstream_id as v from instep_registration where route = 'task-updated'").await.remove(0);
     universe.kill();
-    let delete = universe.client.delete(format!("{}webhooks/{id}", universe.sandbox.url)).header("x-auth-token", "an administrator");
-    let deleted = delete.header("x-organization-id", "435").header("content-type", "application/vnd.api+json").send().await;
-    assert!(deleted.expect("an answer").status().is_success());
+    delete(&universe, &id).await;
     for action in ["create", "delete"] {
         let refused = copy.verb(&["hooks", action, "pmp"]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -107,13 +124,47 @@ async fn a_copy_changes_no_webhooks_until_it_is_adopted(database: Database) {
     })
     .await;
     println!("copy {:?}: 0 requests, {} once adopted", universe.database.engine, webhooks(&universe).await.0 - changed - ours);
-    drop(copy._daemon);
-    copy.database.remove().await;
+    copy.remove().await;
 }
 
 async fn a_backup_that_is_put_back_is_compared(database: Database) {
     let setup = Setup { resources: vec![("tasks", "poll = \"1h\", sweep = \"24h\"")], source: "", ..Setup::default() };
-    let mut universe = Universe::started(database, &setup).await;
+    let universe = Universe::started(database, &setup).await;
+    let lose = async |universe: &Universe| {
+        let keys = universe.sandbox.keys("tasks").await;
+        for key in &keys[..LOST] {
+            universe.sandbox.control("update", json!({ "collection": "tasks", "id": key, "attributes": { "title": "lost again" } })).await;
+        }
+        for key in &keys[LOST..LOST + 4] {
+            // Nothing tells of these any more once the database is older than they are.
+            universe.sandbox.control("delete", json!({ "collection": "tasks", "id": key, "announce": false })).await;
+        }
+    };
+    is_compared(universe, lose, async |universe: &Universe| universe.in_step(SOON).await).await;
+}
+
+/// A PIM has no log that could be asked once more: only passes know what its events told in vain.
+async fn a_backup_of_a_pims_replica_that_is_put_back_is_compared(database: Database) {
+    let setup = Pim { resources: vec![("products", "poll = \"1h\", sweep = \"24h\"")], source: "", ..Pim::default() };
+    let universe = setup.started(database).await;
+    pim::subscribe(&universe, true, false).await;
+    let lose = async |universe: &Universe| {
+        let keys = pim::keys(&universe.sandbox, "products", |_| true).await;
+        for key in &keys[..LOST] {
+            pim::change(universe, "update", "products", Some(key), json!({ "fields": { "groups": ["lost_again"] } })).await;
+        }
+        for key in &keys[LOST..LOST + 4] {
+            pim::change(universe, "delete", "products", Some(key), json!({ "announce": false })).await;
+        }
+    };
+    is_compared(universe, lose, async |universe: &Universe| pim::in_step(universe, &["products"], SOON).await).await;
+}
+
+/// Records that change after the backup, and are learned once more.
+const LOST: usize = 30;
+
+/// A backup is put back after `lose` has changed `LOST` records and removed some without a word: all is found again, and told.
+async fn is_compared(mut universe: Universe, lose: impl AsyncFn(&Universe), in_step: impl AsyncFn(&Universe)) {
     let before = generation(&universe).await;
     assert_eq!(universe.stop().await, Some(0));
     universe.database.disconnect().await;
@@ -121,19 +172,11 @@ async fn a_backup_that_is_put_back_is_compared(database: Database) {
     backup.disconnect().await;
     universe.run().await;
     assert_eq!(generation(&universe).await, before, "a restart changes nothing");
-    let keys = universe.sandbox.keys("tasks").await;
-    for key in &keys[..30] {
-        universe.sandbox.control("update", json!({ "collection": "tasks", "id": key, "attributes": { "title": "lost again" } })).await;
-    }
-    for key in &keys[30..34] {
-        // Nothing tells of these any more once the database is older than they are.
-        universe.sandbox.control("delete", json!({ "collection": "tasks", "id": key, "announce": false })).await;
-    }
-    eventually("the feeds have told", SOON, async || {
-        match universe.database.try_number("select count(*) as n from pmp_tasks where title = 'lost again'").await? {
-            30 => Ok(()),
-            n => Err(format!("{n} of 30")),
-        }
+    lose(&universe).await;
+    let learned = "select count(distinct key) as n from instep_changes where operation = 'update'";
+    eventually("what changed is known", SOON, async || match universe.database.try_number(learned).await? {
+        n if n == LOST as i64 => Ok(()),
+        n => Err(format!("{n} of {LOST}")),
     })
     .await;
     // What has been reached is written down every ten seconds.
@@ -141,7 +184,7 @@ async fn a_backup_that_is_put_back_is_compared(database: Database) {
     universe.database.disconnect().await;
     universe.database.become_like(&backup).await;
     universe.run().await;
-    universe.in_step(SOON).await;
+    in_step(&universe).await;
     assert_ne!(generation(&universe).await, before, "readers have to start again");
     let sql = "select count(*) as n from instep_gaps where cause = 'restored' and state = 'repaired'";
     eventually("the gap is repaired", SOON, async || match universe.database.try_number(sql).await? {
@@ -156,7 +199,7 @@ async fn a_backup_that_is_put_back_is_compared(database: Database) {
 
 async fn a_restart_is_no_copy(database: Database) {
     let mut universe = Universe::started(database, &Setup { source: WATCHED, ..Setup::default() }).await;
-    create(&universe);
+    create(&universe, "pmp");
     let before = generation(&universe).await;
     universe.kill();
     universe.run().await;
@@ -179,9 +222,16 @@ async fn who_may_not_manage_only_watches(database: Database) {
     .await;
 }
 
-fn create(universe: &Universe) {
-    let created = universe.verb(&["hooks", "create", "pmp"]);
+fn create(universe: &Universe, source: &str) {
+    let created = universe.verb(&["hooks", "create", source]);
     assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+}
+
+/// An administrator deletes a webhook.
+async fn delete(universe: &Universe, id: &str) {
+    let delete = universe.client.delete(format!("{}webhooks/{id}", universe.sandbox.url)).header("x-auth-token", "an administrator");
+    let deleted = delete.header("x-organization-id", "435").header("content-type", "application/vnd.api+json").send().await;
+    assert!(deleted.expect("an answer").status().is_success());
 }
 
 async fn generation(universe: &Universe) -> String {
@@ -190,9 +240,14 @@ async fn generation(universe: &Universe) -> String {
 
 /// Requests about registrations so far: those that change something, and looks.
 async fn webhooks(universe: &Universe) -> (u64, u64) {
+    requests(universe, "webhooks").await
+}
+
+/// As [`webhooks`], of what the sandbox calls registrations.
+async fn requests(universe: &Universe, collection: &str) -> (u64, u64) {
     let report = universe.sandbox.report().await;
     let rows = report["requests"].as_array().cloned().unwrap_or_default();
-    let about = rows.iter().filter(|row| row["collection"] == "webhooks");
+    let about = rows.iter().filter(|row| row["collection"] == collection);
     let (looks, changes): (Vec<&Value>, Vec<&Value>) = about.partition(|row| row["method"] == "GET");
     let sum = |rows: Vec<&Value>| rows.iter().filter_map(|row| row["count"].as_u64()).sum();
     (sum(changes), sum(looks))

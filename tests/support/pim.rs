@@ -46,6 +46,8 @@ pub(crate) struct Pim {
     pub(crate) tables: &'static str,
     /// Further arguments of the sandbox.
     pub(crate) sandbox: Vec<&'static str>,
+    /// Whether the Event Platform's subscription is the daemon's own, to be made by `instep hooks create`.
+    pub(crate) subscribes: bool,
 }
 
 impl Default for Pim {
@@ -58,6 +60,7 @@ impl Default for Pim {
             quota: "quota_share = 1.0",
             tables: "",
             sandbox: Vec::new(),
+            subscribes: false,
         }
     }
 }
@@ -75,11 +78,12 @@ impl Pim {
 
     /// The source `pim` as it stands in the configuration.
     pub(crate) fn configuration(&self, universe: &Universe, url: &str) -> String {
+        let managed = format!("manage = true\ncontact = \"ops@example.test\"\nurl = \"{url}event-platform/api/v1\"\n");
         let mut text = format!(
             "[sources.pim]\nkind = \"akeneo\"\nurl = {url:?}\npublic_url = \"http://127.0.0.1:{}\"\n{}\n\
              auth = {{ client_id = \"1_instep\", secret = {}, username = \"instep_0001\", password = {} }}\n\
              linger = \"50ms\"\nread_lag = \"0s\"\nlist_lag = \"0s\"\n{}\n\
-             [sources.pim.events_api]\nsecrets = [{}]\n[sources.pim.event_platform]\nsecrets = [{}, {}]\n[sources.pim.resources]\n",
+             [sources.pim.events_api]\nsecrets = [{}]\n[sources.pim.event_platform]\nsecrets = [{}, {}]\n{}[sources.pim.resources]\n",
             universe.hooks_port,
             self.quota,
             universe.secret("client-secret", CLIENT_SECRET),
@@ -88,6 +92,7 @@ impl Pim {
             universe.secret("events-secret", EVENTS_SECRET),
             universe.secret("primary", PRIMARY),
             universe.secret("secondary", SECONDARY),
+            if self.subscribes { &managed } else { "" },
         );
         for (name, table) in &self.resources {
             let _ = writeln!(text, "{name} = {{ {table} }}");
