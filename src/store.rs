@@ -56,7 +56,7 @@ pub use error::{Error, Kind};
 pub use feeds::{FeedCursor, FeedStep};
 pub use fence::Fence;
 pub use gaps::{DISCARDED, Gap, OPERATOR, OPERATOR_SWEEP};
-pub use held::Held;
+pub use held::{Fates, Held};
 pub use history::{Changed, Entry, Happened, History, OpenMark, StoredRow, Told};
 pub use homes::{Arrival, RESTORED, Reached};
 pub use invitations::{INVITATIONS_MAX, Invited, StoredInvitation};

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::gaps::Common;
-use super::{EX_SOFTWARE, chosen, client, failed, field, prepared, rows};
+use super::{EX_SOFTWARE, EX_TEMPFAIL, chosen, client, complain, failed, field, prepared, rows};
 use crate::config::Config;
 
+mod approve;
 mod held;
 mod plan;
 
@@ -18,9 +19,9 @@ mod plan;
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:\n  instep reconcile pmp\n  instep reconcile pmp tasks --sweep\n  \
-    instep reconcile --sweep --detach\n  instep reconcile plan pmp\n  instep reconcile held\n  instep reconcile approve pmp tasks\n  instep reconcile pmp --json | jq '.resources[] | select(.state != \"completed\")'\n\n\
+    instep reconcile --sweep --detach\n  instep reconcile pmp --timeout 10m\n  instep reconcile plan pmp\n  instep reconcile held\n  instep reconcile approve pmp tasks\n  instep reconcile pmp --json | jq '.resources[] | select(.state != \"completed\")'\n\n\
     Without --sweep it asks for what changed since the last pass; where only sweeps find changes it sweeps. The daemon goes on when \
-    this is interrupted, and after a restart. Exit codes: 0 all completed, 1 one was given up.")]
+    this is interrupted, and after a restart. Exit codes: 0 all completed, 1 one was given up, 75 --timeout was over before.")]
 pub struct Args {
     /// Something else than asking for passes
     #[command(subcommand)]
@@ -35,6 +36,9 @@ pub struct Args {
     /// Ask for it and return at once
     #[arg(long)]
     pub detach: bool,
+    /// Wait no longer than this; the daemon goes on (default: until all have ended)
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration, conflicts_with = "detach")]
+    pub timeout: Option<Duration>,
     /// Configuration and form of the answer
     #[command(flatten)]
     pub common: Common,
@@ -47,8 +51,8 @@ pub enum What {
     Plan(Whose),
     /// Show the removals that are held back, and why
     Held(Whose),
-    /// Have what the removal budget holds back read once more, and removed if it is not found
-    Approve(One),
+    /// Have what the removal budget holds back read once more, and removed if it is not found; tell what becomes of it
+    Approve(approve::Args),
     /// Keep what the removal budget holds back
     Reject(One),
 }
@@ -85,7 +89,7 @@ pub fn run(args: &Args) -> ExitCode {
     match &args.what {
         Some(What::Plan(whose)) => ask("plan", whose.source.as_deref(), None, &whose.common),
         Some(What::Held(whose)) => ask("held", whose.source.as_deref(), None, &whose.common),
-        Some(What::Approve(one)) => ask("approve", Some(&one.source), Some(&one.resource), &one.common),
+        Some(What::Approve(args)) => approve::run(args),
         Some(What::Reject(one)) => ask("reject", Some(&one.source), Some(&one.resource), &one.common),
         None => passes(args),
     }
@@ -133,38 +137,92 @@ fn passes(args: &Args) -> ExitCode {
             asked.iter().try_for_each(|answer| if args.common.json { writeln!(out, "{answer}") } else { promised(out, answer) })
         });
     }
-    runtime.block_on(watch(args, &config, &asked))
+    let mut watch = Watch { args, config: &config, asked: &asked, told: BTreeMap::new(), answers: Vec::new() };
+    runtime.block_on(watch.run())
 }
 
-/// Asks how the passes go until each has ended.
-async fn watch(args: &Args, config: &Config, asked: &[Value]) -> ExitCode {
-    let mut told: BTreeMap<String, Value> = BTreeMap::new();
-    for look in 0_u32.. {
-        let mut answers = Vec::new();
-        for ask in asked {
-            let request = json!({ "action": "progress", "source": field(ask, "source"), "resource": args.resource, "sweep": args.sweep,
-                                  "asked_at": field(ask, "asked_at") });
-            match client::control(config, "reconcile", &request).await {
-                Ok(answer) => answers.push(answer),
-                Err(error) => return failed(error),
+/// Waits no longer than that; `None`: it was not over by then.
+async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+/// Looks at passes until each has ended.
+struct Watch<'a> {
+    args: &'a Args,
+    config: &'a Config,
+    asked: &'a [Value],
+    /// What was said of each resource last.
+    told: BTreeMap<String, Value>,
+    /// How they stood last.
+    answers: Vec<Value>,
+}
+
+impl Watch<'_> {
+    async fn run(&mut self) -> ExitCode {
+        let limit = self.args.timeout;
+        match within(limit, self.end()).await {
+            Some(code) => code,
+            None => self.over(limit.unwrap_or_default()),
+        }
+    }
+
+    /// Asks how the passes go until each has ended.
+    async fn end(&mut self) -> ExitCode {
+        let Self { args, .. } = self;
+        for look in 0_u32.. {
+            let mut answers = Vec::new();
+            for ask in self.asked {
+                let request = json!({ "action": "progress", "source": field(ask, "source"), "resource": args.resource, "sweep": args.sweep,
+                                      "asked_at": field(ask, "asked_at") });
+                match client::control(self.config, "reconcile", &request).await {
+                    Ok(answer) => answers.push(answer),
+                    Err(error) => return failed(error),
+                }
+            }
+            self.answers = answers;
+            let states: Vec<&str> =
+                self.answers.iter().flat_map(|answer| rows(answer, "resources")).map(|row| field(row, "state")).collect();
+            let is_over = states.iter().all(|state| is_end(state));
+            let told = &mut self.told;
+            let written = match args.common.json {
+                true if is_over => print(|out| self.answers.iter().try_for_each(|answer| writeln!(out, "{answer}"))),
+                true => ExitCode::SUCCESS,
+                false => print(|out| self.answers.iter().try_for_each(|answer| show(out, answer, look, told))),
+            };
+            if written != ExitCode::SUCCESS {
+                return written;
+            }
+            if is_over {
+                return ExitCode::from(u8::from(states.contains(&"stopped")));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        ExitCode::from(EX_SOFTWARE)
+    }
+
+    /// Says what has not ended in time.
+    fn over(&self, limit: Duration) -> ExitCode {
+        if self.args.common.json {
+            let written = print(|out| self.answers.iter().try_for_each(|answer| writeln!(out, "{answer}")));
+            if written != ExitCode::SUCCESS {
+                return written;
             }
         }
-        let states: Vec<&str> = answers.iter().flat_map(|answer| rows(answer, "resources")).map(|row| field(row, "state")).collect();
-        let is_over = states.iter().all(|state| ["completed", "stopped"].contains(state));
-        let written = match args.common.json {
-            true if is_over => print(|out| answers.iter().try_for_each(|answer| writeln!(out, "{answer}"))),
-            true => ExitCode::SUCCESS,
-            false => print(|out| answers.iter().try_for_each(|answer| show(out, answer, look, &mut told))),
+        let left = |answer: &Value| {
+            let left = rows(answer, "resources").iter().filter(|row| !is_end(field(row, "state")));
+            left.map(|row| format!("{} {}", field(answer, "source"), field(row, "resource"))).collect::<Vec<_>>()
         };
-        if written != ExitCode::SUCCESS {
-            return written;
-        }
-        if is_over {
-            return ExitCode::from(u8::from(states.contains(&"stopped")));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
+        let left: Vec<String> = self.answers.iter().flat_map(left).collect();
+        let left = if left.is_empty() { String::new() } else { format!(": {}", left.join(", ")) };
+        complain(EX_TEMPFAIL, format_args!("not over after {}{left}; the daemon goes on", humantime::format_duration(limit)))
     }
-    ExitCode::from(EX_SOFTWARE)
+}
+
+fn is_end(state: &str) -> bool {
+    ["completed", "stopped"].contains(&state)
 }
 
 fn print(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> ExitCode {

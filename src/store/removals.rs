@@ -129,12 +129,15 @@ impl Store {
     }
 
     pub(crate) async fn keys(&self, select: &SelectStatement) -> Result<Vec<Key>, Error> {
-        let rows = self.reader().query_all(select).await?;
-        let key = |row: &sea_orm::QueryResult| -> Result<Key, Error> {
-            Key::new(row.try_get::<String>("", "key")?).map_err(|_| Error::new(Kind::Bug, "a stored key is no key"))
-        };
-        rows.iter().map(key).collect()
+        read_keys(&self.reader().query_all(select).await?)
     }
+}
+
+pub(crate) fn read_keys(rows: &[sea_orm::QueryResult]) -> Result<Vec<Key>, Error> {
+    let key = |row: &sea_orm::QueryResult| -> Result<Key, Error> {
+        Key::new(row.try_get::<String>("", "key")?).map_err(|_| Error::new(Kind::Bug, "a stored key is no key"))
+    };
+    rows.iter().map(key).collect()
 }
 
 pub(crate) fn live(source: &SourceName, resource: &ResourceName) -> SelectStatement {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Database, Setup, Universe, eventually, on_both};
+use crate::support::{Database, Setup, Universe, eventually, monotonic, on_both};
 
 on_both!(
     what_nothing_tells_is_found_by_a_sweep_that_is_asked_for,
     a_pass_that_is_asked_for_outlives_the_daemon,
     a_pass_that_is_given_up_is_said_and_the_verb_fails,
+    who_waits_no_longer_is_told_what_goes_on,
     a_gap_of_an_operator_is_closed_by_a_pass_that_asks_from_before_it_on,
     a_gap_that_wants_a_sweep_is_closed_by_none_but_a_sweep,
 );
@@ -93,6 +94,33 @@ async fn a_pass_that_is_given_up_is_said_and_the_verb_fails(database: Database) 
     let asked = universe.verb(&["reconcile", "pmp", "tasks", "--sweep"]);
     assert_eq!(asked.status.code(), Some(0), "{}", said(&asked));
     println!("asked_passes {:?}: {}", universe.database.engine, String::from_utf8_lossy(&refused.stdout).trim().replace('\n', "; "));
+}
+
+async fn who_waits_no_longer_is_told_what_goes_on(database: Database) {
+    let universe = Universe::started(database, &setup("passes = false\nfeeds = false")).await;
+    let key = universe.sandbox.keys("tasks").await.remove(0);
+    universe.sandbox.change_silently("tasks", &key, json!({ "title": "nobody was told" })).await;
+    universe.sandbox.control("faults", json!({ "upstream_5xx": 1.0 })).await;
+    let begun = monotonic();
+    let waited = universe.verb(&["reconcile", "pmp", "--sweep", "--timeout", "1s", "--json"]);
+    let took = monotonic() - begun;
+    assert_eq!(waited.status.code(), Some(75), "{}", said(&waited));
+    assert!(said(&waited).contains("not over after 1s: pmp companies, pmp tasks; the daemon goes on"), "{}", said(&waited));
+    let states: Vec<Value> = answer(&waited)["resources"].as_array().expect("rows").iter().map(|row| row["state"].clone()).collect();
+    assert!(states.iter().all(|state| state == "waiting" || state == "running") && states.len() == 2, "{}", said(&waited));
+    assert!((Duration::from_secs(1)..SOON).contains(&took), "{took:?}");
+    universe.sandbox.control("faults", json!({ "upstream_5xx": 0.0 })).await;
+    let swept = "select count(*) as n from instep_pass where kind = 'sweep' and state = 'completed'";
+    eventually("the sweeps that were asked for end", Duration::from_secs(60), async || match universe.database.try_number(swept).await? {
+        4 => Ok(()),
+        n => Err(format!("{n} of 4 sweeps")),
+    })
+    .await;
+    assert_eq!(universe.differences("tasks").await, Ok(Vec::new()));
+    // One that ends in time is as one without a limit.
+    let whole = universe.verb(&["reconcile", "pmp", "tasks", "--timeout", "60s"]);
+    assert_eq!(whole.status.code(), Some(0), "{}", said(&whole));
+    assert_eq!(universe.verb(&["reconcile", "pmp", "--timeout", "soon"]).status.code(), Some(64));
 }
 
 async fn a_gap_of_an_operator_is_closed_by_a_pass_that_asks_from_before_it_on(database: Database) {

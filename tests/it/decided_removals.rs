@@ -109,6 +109,10 @@ async fn only_what_the_budget_does_not_allow_is_held(database: Database) {
     sweep(&universe);
     held_becomes(&universe, GONE - BUDGET).await;
     assert_eq!(live(&universe).await, Ok(before - BUDGET));
+    // Whoever does not want to wait need not.
+    let approved = done(&universe, &["reconcile", "approve", "pmp", "tasks", "--no-wait"]);
+    assert_eq!(approved, json!({ "source": "pmp", "resource": "tasks", "approved": GONE - BUDGET }));
+    live_becomes(&universe, before - GONE).await;
     println!("decided_removals {:?}: {BUDGET} of {GONE} removed, {} held, updates applied", universe.database.engine, GONE - BUDGET);
 }
 
@@ -118,8 +122,10 @@ async fn what_is_approved_goes_if_a_read_does_not_find_it(database: Database) {
     // One of them has come back meanwhile, and nobody said so.
     restore(&universe, &held[..1]).await;
     let approved = done(&universe, &["reconcile", "approve", "pmp", "tasks"]);
-    assert_eq!(approved["approved"], json!(GONE - BUDGET));
-    live_becomes(&universe, before - GONE + 1).await;
+    let counts = ["approved", "removed", "kept", "waiting"].map(|name| approved[name].as_i64());
+    assert_eq!(counts, [GONE - BUDGET, GONE - BUDGET - 1, 1, 0].map(Some), "{approved}");
+    assert_eq!(approved["kept_keys"], json!(held[..1]));
+    assert_eq!(live(&universe).await, Ok(before - GONE + 1), "it has waited for all of them");
     held_becomes(&universe, 0).await;
     let is_back = format!("select count(*) as n from pmp_tasks where key = '{}'", held[0]);
     assert_eq!(universe.database.number(&is_back).await, 1, "a read is the truth");
@@ -133,7 +139,11 @@ async fn what_is_approved_goes_if_a_read_does_not_find_it(database: Database) {
 async fn an_approval_removes_nothing_while_the_view_is_lost(database: Database) {
     let (universe, _, before) = held_back(database).await;
     universe.sandbox.control("faults", json!({ "lost_permission": ["tasks"] })).await;
-    done(&universe, &["reconcile", "approve", "pmp", "tasks"]);
+    let waited = universe.verb(&["reconcile", "approve", "pmp", "tasks", "--timeout", "2s", "--json"]);
+    assert_eq!(waited.status.code(), Some(75), "{}", said(&waited));
+    let counts = ["approved", "removed", "kept", "waiting"].map(|name| answer(&waited)[name].as_i64());
+    assert_eq!(counts, [GONE - BUDGET, 0, 0, GONE - BUDGET].map(Some), "{}", said(&waited));
+    assert!(said(&waited).contains("25 removal(s) wait; the daemon goes on"), "{}", said(&waited));
     eventually("the lost view is noticed", SOON, async || {
         let status = universe.status().await?;
         if status["sources"]["pmp"]["view_lost"] == true { Ok(()) } else { Err(status["wrong"].to_string()) }

@@ -19,8 +19,11 @@ impl Desk {
             "plan" => self.plan(source, request).await,
             "held" => self.held(source).await,
             "approve" => self.approve(source, request).await,
+            "fates" => self.fates(source, request).await,
             "reject" => self.reject(source, request).await,
-            other => Err(ControlError::Invalid(format!("there is no action `{other}`: ask, progress, plan, held, approve or reject"))),
+            other => {
+                Err(ControlError::Invalid(format!("there is no action `{other}`: ask, progress, plan, held, approve, fates or reject")))
+            }
         }
     }
 

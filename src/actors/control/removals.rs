@@ -1,6 +1,8 @@
 //! `reconcile held`, `approve`, `reject` and `undelete`: what an operator decides about removals. A read is the truth here too: nothing
 //! is removed that a read shows, and nothing comes back that none does.
 
+use std::sync::PoisonError;
+
 use serde_json::{Value, json};
 
 use super::passes::named;
@@ -16,6 +18,13 @@ use crate::model::{Entity, Key};
 use crate::quota::Class;
 use crate::store::LearnedBy;
 
+/// Removals of which about so many are approved by one request, so that its answer names them all.
+const APPROVED_AT_ONCE: usize = 1_000;
+
+fn texts(keys: &[Key]) -> Vec<&str> {
+    keys.iter().map(Key::as_str).collect()
+}
+
 impl Desk {
     /// What is not removed although it was not found, and why.
     pub(super) async fn held(&self, source: &Source) -> Result<Value, ControlError> {
@@ -27,7 +36,7 @@ impl Desk {
                 "why": held.why,
                 "by_budget": held.by_budget,
                 "keys": held.keys,
-                "sample": held.sample.iter().map(Key::as_str).collect::<Vec<_>>(),
+                "sample": texts(&held.sample),
                 "missing_since": held.missing_since.map(|at| at.to_string()),
                 "looked_at_again": held.next.to_string(),
                 "live_rows": budget.live_rows,
@@ -40,9 +49,29 @@ impl Desk {
 
     pub(super) async fn approve(&self, source: &Source, request: &Value) -> Result<Value, ControlError> {
         let (fence, spec) = (owned(source)?, named(source, request)?);
-        let approved = self.store.approve_removals(&fence, &spec.name).await.map_err(unavailable)?;
+        let approved = self.store.approve_removals(&fence, &spec.name, APPROVED_AT_ONCE).await.map_err(unavailable)?;
         source.wake([&spec.name]);
-        Ok(json!({ "source": source.name.as_str(), "resource": spec.name.as_str(), "approved": approved }))
+        let more = approved.len() >= APPROVED_AT_ONCE;
+        Ok(json!({ "source": source.name.as_str(), "resource": spec.name.as_str(), "keys": texts(&approved), "more": more }))
+    }
+
+    /// What has become of keys whose removal was approved.
+    pub(super) async fn fates(&self, source: &Source, request: &Value) -> Result<Value, ControlError> {
+        let spec = named(source, request)?;
+        let keys = request.get("keys").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let keys: Option<Vec<Key>> = keys.iter().map(|key| Key::new(key.as_str()?).ok()).collect();
+        let keys = keys.ok_or_else(|| ControlError::Invalid("keys is a list of keys".into()))?;
+        let fates = self.store.fates(&source.name, &spec.name, &keys).await.map_err(unavailable)?;
+        let ails = source.ailing.lock().unwrap_or_else(PoisonError::into_inner).get(spec.name.as_str()).cloned();
+        let why = fates.why.or(ails).filter(|_| !fates.waiting.is_empty());
+        Ok(json!({
+            "source": source.name.as_str(),
+            "resource": spec.name.as_str(),
+            "removed": texts(&fates.removed),
+            "kept": texts(&fates.kept),
+            "waiting": texts(&fates.waiting),
+            "why": why,
+        }))
     }
 
     pub(super) async fn reject(&self, source: &Source, request: &Value) -> Result<Value, ControlError> {

@@ -1,4 +1,4 @@
-//! `instep reconcile held`, `approve` and `reject`: removals that wait for a person.
+//! `instep reconcile held` and `reject`: removals that wait for a person.
 
 use std::io::{self, Write};
 
@@ -6,13 +6,10 @@ use serde_json::Value;
 
 use crate::cli::{field, rows};
 
-/// What the daemon answers to any of the three.
+/// What the daemon answers to either.
 pub(super) fn show(out: &mut impl Write, answer: &Value) -> io::Result<()> {
     let number = |row: &Value, name: &str| row.get(name).and_then(Value::as_u64);
     let (source, resource) = (field(answer, "source"), field(answer, "resource"));
-    if let Some(n) = number(answer, "approved") {
-        return writeln!(out, "{source} {resource}: {n} removal(s) approved; each record is read once more, and goes if it is not found");
-    }
     if let Some(n) = number(answer, "rejected") {
         return writeln!(out, "{source} {resource}: {n} record(s) are kept; a later sweep that does not meet them suspects them again");
     }
