@@ -38,7 +38,8 @@ pub struct Desk {
     pub(super) overlong: Overlong,
 }
 
-/// Who may ask what, and the token of the control verbs: made at the first start, kept beside the store.
+/// Who may ask what, and the tokens of the control verbs: one is made at the first start, kept beside the store,
+/// where none is configured.
 ///
 /// # Errors
 /// When a configured token cannot be read or is none, or the file cannot be written.
@@ -46,12 +47,13 @@ pub fn admin_options(config: &Config, state: &Path) -> Result<Options, PlanError
     let wrong = |error: &dyn std::fmt::Display| PlanError::Token(format!("listen.admin.token: {error}"));
     let configured = config.listen.admin.token.read().map_err(|error| wrong(&error))?;
     let token_for_reads = !configured.is_empty();
-    let token = match configured.first() {
-        Some(text) => Token::from_text(text.expose()).map_err(|error| wrong(&error))?,
-        None => Token::ensure(&state.join(TOKEN_FILE), rand::random())
-            .map_err(|error| PlanError::State(format!("the control token in {}: {error}", state.display())))?,
-    };
-    Ok(Options { token: Some(token), token_for_reads, body_bytes_max: VERB_BYTES_MAX, ..Options::default() })
+    let mut tokens =
+        configured.iter().map(|text| Token::from_text(text.expose()).map_err(|error| wrong(&error))).collect::<Result<Vec<_>, _>>()?;
+    if tokens.is_empty() {
+        let made = Token::ensure(&state.join(TOKEN_FILE), rand::random());
+        tokens.push(made.map_err(|error| PlanError::State(format!("the control token in {}: {error}", state.display())))?);
+    }
+    Ok(Options { tokens, token_for_reads, body_bytes_max: VERB_BYTES_MAX, ..Options::default() })
 }
 
 impl Desk {

@@ -34,8 +34,8 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub struct Options {
     /// Names and addresses accepted in `Host` besides the loopback ones, without port: the configured address, a proxy's name.
     pub hosts: Vec<String>,
-    /// What a verb must bear. Without one no verb is taken.
-    pub token: Option<Token>,
+    /// What a verb must bear, any of them while one replaces another. Without one no verb is taken.
+    pub tokens: Vec<Token>,
     /// Whether reading needs the token too, health included; for sockets that are not on loopback.
     pub token_for_reads: bool,
     /// Longest body of a verb in bytes. 64 KiB: verbs name things, they carry none.
@@ -46,11 +46,18 @@ pub struct Options {
     pub status_deadline: Duration,
 }
 
+impl Options {
+    /// Whether a request bears one of the tokens. Each is compared, so that the time tells nothing.
+    fn is_borne_by(&self, headers: &HeaderMap) -> bool {
+        self.tokens.iter().fold(false, |is_borne, token| token.is_borne_by(headers) | is_borne)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             hosts: Vec::new(),
-            token: None,
+            tokens: Vec::new(),
             token_for_reads: false,
             body_bytes_max: 64 * 1024,
             body_deadline: Duration::from_secs(5),
@@ -178,10 +185,11 @@ async fn verb_request<B: Buf>(
     if headers.contains_key(header::ORIGIN) {
         return Err((StatusCode::FORBIDDEN, "not for browsers"));
     }
-    match &options.token {
-        None => return Err((StatusCode::FORBIDDEN, "no token is configured, so nothing can be changed here")),
-        Some(token) if !token.is_borne_by(headers) => return Err((StatusCode::UNAUTHORIZED, "the token is missing or wrong")),
-        Some(_) => {}
+    if options.tokens.is_empty() {
+        return Err((StatusCode::FORBIDDEN, "no token is configured, so nothing can be changed here"));
+    }
+    if !options.is_borne_by(headers) {
+        return Err((StatusCode::UNAUTHORIZED, "the token is missing or wrong"));
     }
     if !is_json(headers) {
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type must be application/json"));
@@ -215,7 +223,7 @@ fn guard(options: Arc<Options>) -> impl Filter<Extract = (), Error = Rejection> 
         .and_then(move |headers: HeaderMap| {
             let verdict = if !is_allowed(&options.hosts, &headers) {
                 Err(warp::reject::custom(Denied::Host))
-            } else if options.token_for_reads && !options.token.as_ref().is_some_and(|token| token.is_borne_by(&headers)) {
+            } else if options.token_for_reads && !options.is_borne_by(&headers) {
                 Err(warp::reject::custom(Denied::Token))
             } else {
                 Ok(())

@@ -1,4 +1,4 @@
-//! Signature tokens that the upstream makes: used at once, and for a while after they were replaced.
+//! Tokens are replaced without a gap: the signature tokens that the upstream makes, and those that callers of the admin socket bear.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::universe::{about_task, signature};
 use crate::support::{Database, Setup, Universe, eventually, on_both};
 
-on_both!(registrations_work_at_once_and_replaced_tokens_still_do);
+on_both!(registrations_work_at_once_and_replaced_tokens_still_do, callers_may_bear_either_of_two_tokens);
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -43,6 +43,32 @@ async fn registrations_work_at_once_and_replaced_tokens_still_do(database: Datab
     assert_ne!(old, new, "the upstream makes a token a registration");
     assert_eq!(send(&universe, &new, &about_task(&key, "the second token")).await, 200);
     assert_eq!(send(&universe, &old, &about_task(&key, "a late retry")).await, 200, "retries carry the token they were made with");
+}
+
+async fn callers_may_bear_either_of_two_tokens(database: Database) {
+    let tokens = ["one-that-is-to-be-replaced", "one-that-replaces-the-first"];
+    let mut universe = Universe::new(database, &Setup::default());
+    let listed: Vec<String> = tokens.iter().map(|token| universe.secret(token, token)).collect();
+    let (old, port) = (std::fs::read_to_string(universe.config()).expect("it was written"), universe.admin_port);
+    let admin = format!("admin = {{ address = \"127.0.0.1:{port}\", token = [{}] }}", listed.join(", "));
+    let new = old.replace(&format!("admin = \"127.0.0.1:{port}\""), &admin);
+    assert_ne!(old, new);
+    std::fs::write(universe.config(), new).expect("our own folder");
+    let mut command = universe.command();
+    universe.launch(&mut command);
+    let status = async |token: &str| {
+        let asked = universe.client.get(format!("http://127.0.0.1:{port}/livez")).bearer_auth(token).send().await;
+        asked.map(|answer| answer.status().as_u16()).map_err(|error| error.to_string())
+    };
+    for token in tokens {
+        eventually("the token is let in", SOON, async || match status(token).await? {
+            200 => Ok(()),
+            status => Err(format!("{token}: {status}")),
+        })
+        .await;
+    }
+    assert_eq!(status("one-that-nobody-configured").await, Ok(401));
+    println!("rotation {:?}: {} tokens of the admin socket", universe.database.engine, tokens.len());
 }
 
 fn create(universe: &Universe) {

@@ -100,7 +100,7 @@ async fn only_known_hosts_are_served() {
 #[tokio::test]
 async fn a_verb_needs_the_token_and_json_and_no_browser() {
     let (token, bearer) = token();
-    let (fake, _, served) = start(Options { token: Some(token), ..Options::default() }).await;
+    let (fake, _, served) = start(Options { tokens: vec![token], ..Options::default() }).await;
     let auth = ("authorization", bearer.as_str());
     let wrong = ("authorization", "Bearer 0000000000000000");
     let refusals = [
@@ -136,7 +136,7 @@ async fn without_a_token_nothing_can_be_changed() {
 #[tokio::test]
 async fn where_reads_need_the_token_everything_needs_it() {
     let (token, bearer) = token();
-    let (_, _, served) = start(Options { token: Some(token), token_for_reads: true, ..Options::default() }).await;
+    let (_, _, served) = start(Options { tokens: vec![token], token_for_reads: true, ..Options::default() }).await;
     for path in ["/livez", "/readyz", "/healthz", "/metrics", "/status", "/nothing"] {
         let answer = served.ask("GET", path, &[], "").await;
         assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("Bearer")), "{path}");
