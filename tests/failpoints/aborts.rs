@@ -1,7 +1,7 @@
 //! The process ends at every border between durable steps, and starts again: nothing acknowledged is lost, nothing happens
 //! twice, and each restart is ready within 2 s.
 //!
-//! The points are those of `table.rs`, but for those of `cascades.rs` and `producer.rs`. The short form dies at each of them once, in one universe a group; the long one at the
+//! The points are those of `table.rs`, but for those of `cascades.rs`, `producer.rs` and `operators.rs`. The short form dies at each of them once, in one universe a group; the long one at the
 //! 1st, 2nd and 5th time that a point is reached (what happens once a start: at three starts in a row):
 //! `INSTEP_LONG=1 cargo test --release --features failpoints --test it failpoints::aborts -- --nocapture --test-threads=1`.
 

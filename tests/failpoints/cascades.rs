@@ -5,25 +5,20 @@
 //! a removal, in the long form three times:
 //! `INSTEP_LONG=1 cargo test --release --features failpoints --test it failpoints::cascades -- --nocapture`.
 
-use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{Points, with_points};
-use crate::failpoints_table::{By, STEPS};
-use crate::support::{Database, Pim, Universe, eventually, is_long, on_both, pim};
+use super::{FORGIVE, dies, launch, points};
+use crate::failpoints_table::By;
+use crate::support::{Database, Pim, Universe, eventually, on_both, pim};
 
 on_both!(a_cascade_may_end_anywhere);
 
 /// Variants of each model.
 const CHILDREN: usize = 20;
 const SOON: Duration = Duration::from_secs(60);
-/// SIGABRT.
-const ABORTED: i32 = 6;
-/// Each death costs a part of the rate limit for a minute; nobody dies so often but here, so it is forgiven.
-const FORGIVE: &str = "delete from instep_permit_block";
 
 /// A death to die.
 struct Death {
@@ -41,25 +36,13 @@ async fn model_with_variants(universe: &Universe) -> String {
 }
 
 async fn deaths(universe: &Universe) -> Vec<Death> {
-    let steps = STEPS.iter().filter(|step| step.by == By::Cascade);
-    let points: Vec<String> = steps.flat_map(|step| step.moments.iter().map(|moment| format!("{}::{moment}", step.name))).collect();
-    assert!(points.len() >= 5, "{points:?}");
     let mut deaths = Vec::new();
-    for point in points {
+    for (_, point) in points(By::Cascade) {
         for is_removal in [false, true] {
-            for _ in 0..if is_long() { 3 } else { 1 } {
-                deaths.push(Death { point: point.clone(), is_removal, model: model_with_variants(universe).await });
-            }
+            deaths.push(Death { point: point.clone(), is_removal, model: model_with_variants(universe).await });
         }
     }
     deaths
-}
-
-async fn launch(universe: &mut Universe) -> Points {
-    universe.launch(&mut with_points(universe.command(), ""));
-    let points = Points::of(universe.daemon());
-    universe.ready().await;
-    points
 }
 
 /// Something happens to the model, and the daemon is told.
@@ -92,11 +75,7 @@ async fn a_cascade_may_end_anywhere(database: Database) {
     for (number, death) in deaths.iter().enumerate() {
         points.set_deadly(&death.point, "return(abort)");
         happens(&universe, death, number).await;
-        let daemon = universe.daemon();
-        let status =
-            eventually(&format!("{} is reached", death.point), SOON, async || daemon.ended().ok_or_else(|| "it lives".to_owned())).await;
-        assert_eq!(status.signal(), Some(ABORTED), "{}: {status}", death.point);
-        universe.kill();
+        dies(&mut universe, &death.point).await;
         universe.database.execute(FORGIVE).await;
         points = launch(&mut universe).await;
         // What was cut off goes on, and would die the next death before anybody told of it.

@@ -4,9 +4,12 @@
 //! moment on puts them into the environment ([`with_points`]).
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use crate::support::Process;
+use crate::failpoints_table::{By, STEPS, Step};
+use crate::support::{Process, Universe, eventually, is_long};
 
 mod aborts;
 mod actors;
@@ -14,10 +17,18 @@ mod backlog;
 mod cascades;
 mod clock;
 mod limiter;
+mod operators;
 mod panics;
 mod producer;
 mod story;
 mod unknown_outcomes;
+
+/// SIGABRT.
+const ABORTED: i32 = 6;
+/// Each death costs a part of the rate limit for a minute, as it must; nobody dies so often but here, so it is forgiven.
+const FORGIVE: &str = "delete from instep_permit_block";
+/// A point that was not reached by then is not reached.
+const REACHED: Duration = Duration::from_secs(60);
 
 /// The fail points of a running daemon.
 pub(crate) struct Points {
@@ -52,4 +63,28 @@ impl Points {
 pub(crate) fn with_points(mut command: Command, points: &str) -> Command {
     command.env("INSTEP_FAILPOINTS", points).stdout(Stdio::piped());
     command
+}
+
+/// The points of the table that this makes the daemon pass, each with its step, in the long form three times.
+fn points(by: By) -> Vec<(&'static Step, String)> {
+    let steps = STEPS.iter().filter(|step| step.by == by);
+    let points: Vec<_> = steps.flat_map(|step| step.moments.iter().map(move |moment| (step, format!("{}::{moment}", step.name)))).collect();
+    assert!(!points.is_empty(), "{by:?} stands in the table");
+    std::iter::repeat_n(points, if is_long() { 3 } else { 1 }).flatten().collect()
+}
+
+/// Starts the daemon and waits until it is ready; no point is set.
+async fn launch(universe: &mut Universe) -> Points {
+    universe.launch(&mut with_points(universe.command(), ""));
+    let points = Points::of(universe.daemon());
+    universe.ready().await;
+    points
+}
+
+/// Waits for the death at a point.
+async fn dies(universe: &mut Universe, point: &str) {
+    let daemon = universe.daemon();
+    let status = eventually(&format!("{point} is reached"), REACHED, async || daemon.ended().ok_or_else(|| "it lives".to_owned())).await;
+    assert_eq!(status.signal(), Some(ABORTED), "{point}: {status}");
+    universe.kill();
 }

@@ -6,44 +6,22 @@
 //! `INSTEP_LONG=1 cargo test --release --features failpoints --test it failpoints::producer -- --nocapture`.
 
 use std::collections::BTreeSet;
-use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Points, with_points};
-use crate::failpoints_table::{By, STEPS, TRANSACTION};
-use crate::support::{Database, Mls, Universe, eventually, is_long, mls, on_both};
+use super::{dies, launch, points};
+use crate::failpoints_table::{By, TRANSACTION};
+use crate::support::{Database, Mls, Universe, eventually, mls, on_both};
 
 on_both!(the_walk_of_a_log_may_end_anywhere, inviting_and_revoking_may_end_anywhere);
 
 const SOON: Duration = Duration::from_secs(60);
-/// SIGABRT.
-const ABORTED: i32 = 6;
 /// The log alone, in short pages. No note of a number is so old that it expires, so that all of them can be counted.
 const LOG_ALONE: &str = "events = { read = \"yes\", poll = \"1s\", page = 25, overlap = 50 }\npasses = false";
 
-/// Points by what makes the daemon pass them, as often as the form asks for.
-fn points(by: By) -> Vec<String> {
-    let steps = STEPS.iter().filter(|step| step.by == by);
-    let points: Vec<String> = steps.flat_map(|step| step.moments.iter().map(|moment| format!("{}::{moment}", step.name))).collect();
-    assert!(!points.is_empty(), "{by:?} stands in the table");
-    std::iter::repeat_n(points, if is_long() { 3 } else { 1 }).flatten().collect()
-}
-
-async fn launch(universe: &mut Universe) -> Points {
-    universe.launch(&mut with_points(universe.command(), ""));
-    let points = Points::of(universe.daemon());
-    universe.ready().await;
-    points
-}
-
-/// Waits for the death.
-async fn dies(universe: &mut Universe, point: &str) {
-    let daemon = universe.daemon();
-    let status = eventually(&format!("{point} is reached"), SOON, async || daemon.ended().ok_or_else(|| "it lives".to_owned())).await;
-    assert_eq!(status.signal(), Some(ABORTED), "{point}: {status}");
-    universe.kill();
+fn names(by: By) -> Vec<String> {
+    points(by).into_iter().map(|(_, point)| point).collect()
 }
 
 /// The numbers that the log shows.
@@ -68,7 +46,7 @@ async fn the_walk_of_a_log_may_end_anywhere(database: Database) {
     let mut set = launch(&mut universe).await;
     universe.backfilled().await;
     let from = universe.database.number("select high as n from instep_log").await + 1;
-    let mut deaths = points(By::Log);
+    let mut deaths = names(By::Log);
     deaths.extend(TRANSACTION.iter().map(|moment| format!("apply::{moment}")));
     for point in &deaths {
         set.set_deadly(point, "return(abort)");
@@ -124,7 +102,7 @@ async fn inviting_and_revoking_may_end_anywhere(database: Database) {
     let mut set = launch(&mut universe).await;
     universe.backfilled().await;
     let mut n_deaths = 0;
-    for point in points(By::HooksInvite) {
+    for point in names(By::HooksInvite) {
         set.set_deadly(&point, "return(abort)");
         // A refusal is none of the death: the daemon may not own its source yet.
         eventually("it dies of the wish", SOON, async || {
@@ -142,7 +120,7 @@ async fn inviting_and_revoking_may_end_anywhere(database: Database) {
         }
         n_deaths += 1;
     }
-    for point in points(By::HooksRevoke) {
+    for point in names(By::HooksRevoke) {
         let (id, token) = invited(&universe).await;
         assert_eq!(mls::deliver(&universe, &token).await, 200, "{point}");
         set.set_deadly(&point, "return(abort)");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Points, with_points};
+use super::{ABORTED, FORGIVE, Points, REACHED, with_points};
 use crate::failpoints_table::By;
 use crate::support::{Database, Engine, Load, Setup, Universe, eventually, is_long, monotonic};
 
@@ -23,13 +23,9 @@ const QUOTA: &str = "quota = [{ requests = 20000, per = \"10s\" }, { concurrent 
 const READY: Duration = Duration::from_secs(2);
 /// The same where many tests share the processor: enough to find a hang.
 const READY_LOADED: Duration = Duration::from_secs(15);
-/// A point that was not reached by then is not reached.
-const REACHED: Duration = Duration::from_secs(60);
 /// Each death costs a twentieth of every rate limit for a minute, as it must. Nobody dies so often but here, where the upstream
 /// has no limits, so the costs of so many deaths are forgiven at once.
 const DEATHS_IN_BUDGET: usize = 8;
-/// SIGABRT.
-const ABORTED: i32 = 6;
 
 /// One universe through many lives.
 pub(super) struct Story {
@@ -156,7 +152,7 @@ impl Story {
         self.universe.kill();
         self.deaths += 1;
         if self.load.is_some() && self.deaths.is_multiple_of(DEATHS_IN_BUDGET) {
-            self.universe.database.execute("delete from instep_permit_block").await;
+            self.universe.database.execute(FORGIVE).await;
         }
     }
 
@@ -214,7 +210,8 @@ impl Story {
         match by {
             By::FreshStart | By::Start | By::StartAfter(_) | By::DeathWhileDecoding => {}
             // Other tests' universes.
-            By::Cascade | By::Log | By::HooksInvite | By::HooksRevoke | By::Nothing(_) => {}
+            By::Cascade | By::Log | By::HooksInvite | By::HooksRevoke => {}
+            By::Wish | By::Decision | By::Quarantine | By::Repair | By::Adopt => {}
             By::Deliveries | By::Passes | By::FailingReads | By::Refusals => {
                 if by == By::FailingReads {
                     // Not all of them: behind an open breaker nothing is read, so nothing fails.

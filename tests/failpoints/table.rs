@@ -1,7 +1,7 @@
 //! Every fail point that stands at a durable step, and what makes the daemon pass there.
 //!
 //! `tests/it/tidy/durable.rs` holds this against the code: a step without its row here is a failure, and so is a row without its
-//! step. `tests/failpoints/aborts.rs` goes through all of it.
+//! step. `tests/failpoints/aborts.rs` goes through it, with `cascades.rs`, `producer.rs` and `operators.rs`.
 
 use crate::support::Engine;
 
@@ -40,14 +40,29 @@ pub(crate) enum By {
     HooksInvite,
     /// `instep hooks invite --revoke` (`producer.rs`).
     HooksRevoke,
-    /// Nothing in the daemon, for this reason.
-    Nothing(&'static str),
+    /// `instep gaps open`, `instep reconcile` (`operators.rs`, as all that follow).
+    Wish,
+    /// `instep reconcile approve` and `reject`.
+    Decision,
+    /// `instep quarantine replay` and `discard`.
+    Quarantine,
+    /// `instep verify --repair`.
+    Repair,
+    /// `instep adopt`.
+    Adopt,
 }
 
 impl By {
     /// Whether only a start passes there.
     pub(crate) fn needs_a_start(self) -> bool {
         matches!(self, Self::FreshStart | Self::Start | Self::StartAfter(_) | Self::DeathWhileDecoding)
+    }
+
+    /// Whether the universe of `story.rs` passes there, and not only those of other tests.
+    pub(crate) fn is_of_a_story(self) -> bool {
+        let of_upstreams = matches!(self, Self::Cascade | Self::Log | Self::HooksInvite | Self::HooksRevoke);
+        let of_operators = matches!(self, Self::Wish | Self::Decision | Self::Quarantine | Self::Repair | Self::Adopt);
+        !of_upstreams && !of_operators
     }
 }
 
@@ -135,19 +150,20 @@ pub(crate) const STEPS: &[Step] = &[
     transaction("put_registration", By::HooksCreate),
     transaction("note_healthy", By::HooksCreate),
     transaction("drop_registration", By::HooksDelete),
-    transaction("adopt", By::Nothing("a person's verb, and one statement; `instance` shows what it does")),
     transaction("put_invitation", By::HooksInvite),
     transaction("revoke_invitation", By::HooksRevoke),
     step("apply", &["cascades_written"], By::Cascade),
     transaction("cascade", By::Cascade),
     step("cascade", &["marks_written"], By::Cascade),
     step("apply", &["log_written"], By::Log),
-    transaction("open_gap", By::Nothing("an operator asks for it and is told; `asked_passes` does")),
-    transaction("ask_passes", By::Nothing("as for `open_gap`; a death after it is in `asked_passes`")),
-    transaction("approve_removals", By::Nothing("as for `open_gap`; `decided_removals` does")),
-    transaction("reject_removals", By::Nothing("as for `open_gap`; `decided_removals` does")),
-    transaction("replay", By::Nothing("as for `open_gap`; `quarantine` does")),
-    transaction("replay_record", By::Nothing("as for `open_gap`; `quarantine` does")),
-    transaction("discard", By::Nothing("as for `open_gap`; `quarantine` does")),
-    transaction("distrust", By::Nothing("a repair applies a version anew, which the end of a story forbids; the store's own tests do")),
+    // What operators ask for.
+    transaction("open_gap", By::Wish),
+    transaction("ask_passes", By::Wish),
+    transaction("approve_removals", By::Decision),
+    transaction("reject_removals", By::Decision),
+    transaction("replay", By::Quarantine),
+    transaction("replay_record", By::Quarantine),
+    transaction("discard", By::Quarantine),
+    transaction("distrust", By::Repair),
+    transaction("adopt", By::Adopt),
 ];

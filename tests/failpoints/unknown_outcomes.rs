@@ -13,8 +13,7 @@ on_both!(every_commit_may_report_a_failure_and_hold);
 async fn every_commit_may_report_a_failure_and_hold(database: Database) {
     let mut story = Story::running(database).await;
     let (engine, times) = (story.engine(), if is_long() { 3 } else { 1 });
-    let of_others = |by| matches!(by, By::Cascade | By::Log | By::HooksInvite | By::HooksRevoke);
-    let is_meant = |by| !matches!(by, By::FreshStart | By::Nothing(_)) && !of_others(by);
+    let is_meant = |by: By| by != By::FreshStart && by.is_of_a_story();
     let transactions = STEPS.iter().filter(|step| step.moments == TRANSACTION && step.only.is_none_or(|only| only == engine));
     let mut n = 0;
     for step in transactions.filter(|step| is_meant(step.by)) {

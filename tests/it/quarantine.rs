@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::asked_passes::{answer, said};
 use crate::support::universe::about_task;
-use crate::support::{Database, Engine, Setup, Universe, eventually, on_both};
+use crate::support::{Database, Setup, Universe, eventually, on_both};
 
 on_both!(
     a_delivery_that_is_replayed_is_taken_as_if_it_had_just_come,
@@ -55,8 +55,7 @@ async fn a_delivery_that_is_replayed_is_taken_as_if_it_had_just_come(database: D
     // As if the connector had learned to read it.
     let key = universe.sandbox.keys("tasks").await.remove(0);
     universe.sandbox.change_silently("tasks", &key, json!({ "title": "told by what was put aside" })).await;
-    let hex: String = about_task(&key, "a hint").bytes().map(|byte| format!("{byte:02x}")).collect();
-    let body = if universe.database.engine == Engine::Postgres { format!("'\\x{hex}'::bytea") } else { format!("x'{hex}'") };
+    let body = universe.database.blob(about_task(&key, "a hint"));
     universe.database.execute(&format!("update instep_delivery set body = {body} where state = 'quarantined'")).await;
     let all = answer(&universe.verb(&["quarantine", "replay", "pmp", "--all", "--json"]));
     assert_eq!((&all["replayed"], &all["kept"]), (&json!(1), &json!([])), "{all}");

@@ -195,6 +195,12 @@ impl Database {
         n
     }
 
+    /// How these bytes stand in a statement.
+    pub(crate) fn blob(&self, bytes: impl AsRef<[u8]>) -> String {
+        let hex: String = bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        if self.engine == Engine::Postgres { format!("'\\x{hex}'::bytea") } else { format!("x'{hex}'") }
+    }
+
     /// Changes rows behind the daemon's back, which must not run.
     pub(crate) async fn execute(&self, sql: &str) {
         let url = match self.engine {
