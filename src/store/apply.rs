@@ -84,6 +84,8 @@ pub enum What {
         started: Started,
         /// For `deleted_reason`, e.g. `not found`.
         reason: &'static str,
+        /// A mark had it looked for: whoever takes that mark away meanwhile, as a person who keeps the row, takes this back.
+        by_mark: bool,
     },
     /// A record that cannot be read: quarantined by its key. It counts as seen, and a mark that asked for it is cleared.
     Unreadable {

@@ -66,11 +66,7 @@ impl Lives {
     /// The next daemon, which owns its source.
     async fn live_again(&mut self) {
         self.points = launch(&mut self.universe).await;
-        eventually("the source has its owner again", SOON, async || {
-            let status = self.universe.status().await?;
-            if status["sources"]["pmp"]["owned"].is_number() { Ok(()) } else { Err(status["wrong"].to_string()) }
-        })
-        .await;
+        self.universe.owned().await;
     }
 
     /// Something is done to the database behind the daemon's back, between two lives.

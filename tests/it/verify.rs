@@ -17,6 +17,7 @@ on_both!(
     every_planted_difference_of_a_producer_is_found_and_repaired,
     a_row_with_a_newer_version_than_upstream_is_put_right,
     changes_under_way_are_no_differences,
+    what_was_not_read_again_is_not_taken_for_right,
     a_walk_survives_the_end_of_its_daemon,
 );
 
@@ -225,6 +226,34 @@ async fn changes_under_way_are_no_differences(database: Database) {
         universe.database.engine
     );
     assert!(walks > 0, "no walk was without refused deliveries");
+}
+
+/// The upstream fails just when what differs is looked at again.
+async fn what_was_not_read_again_is_not_taken_for_right(database: Database) {
+    let universe = Universe::started(database, &Setup { entities: 100, ..Setup::default() }).await;
+    let keys = universe.sandbox.keys("tasks").await;
+    for key in &keys[..5] {
+        universe.sandbox.change_silently("tasks", key, json!({ "title": "nobody was told" })).await;
+    }
+    let before = universe.sandbox.reads("tasks").await;
+    let walk = universe.verb_begun(&["verify", "pmp", "tasks", "--all", "--json", "--settle", "3s"]);
+    eventually("the list is walked", SOON, async || match universe.sandbox.reads("tasks").await - before {
+        0 => Err("no read".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    universe.sandbox.control("faults", json!({ "upstream_5xx": 1.0 })).await;
+    eventually("a look fails", SOON, async || {
+        let report = universe.sandbox.report().await;
+        let rows = report["requests"].as_array().cloned().unwrap_or_default();
+        let is_failure = |row: &Value| row["collection"] == "tasks" && row["status"].as_u64().is_some_and(|status| status >= 500);
+        if rows.iter().any(is_failure) { Ok(()) } else { Err("none did".to_owned()) }
+    })
+    .await;
+    universe.sandbox.control("faults", json!({ "upstream_5xx": 0.0 })).await;
+    let output = walk.wait_with_output().expect("it ends");
+    let wanted: BTreeMap<String, String> = keys[..5].iter().map(|key| (key.clone(), "changed".to_owned())).collect();
+    assert_eq!((output.status.code(), found(&output)), (Some(1), wanted));
 }
 
 /// The daemon is killed under the walk and started again: it goes on where it was, and nobody waits for it meanwhile. The long form

@@ -231,6 +231,15 @@ impl Universe {
         .await;
     }
 
+    /// Waits until the daemon owns its source, as every verb wants it that changes something.
+    pub(crate) async fn owned(&self) {
+        eventually("the source has its owner", Duration::from_secs(60), async || {
+            let status = self.status().await?;
+            if status["sources"]["pmp"]["owned"].is_number() { Ok(()) } else { Err(status["wrong"].to_string()) }
+        })
+        .await;
+    }
+
     /// The running daemon.
     pub(crate) fn daemon(&mut self) -> &mut Process {
         self.daemon.as_mut().expect("it was started")

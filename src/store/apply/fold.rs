@@ -238,6 +238,8 @@ impl<'a> Fold<'a> {
         };
         if let What::Unreadable { started, unreadable } = &observed.what {
             self.refuse(observed, *started, unreadable.clone(), &mut slot);
+        } else if slot.mark.is_none() && matches!(observed.what, What::Gone { by_mark: true, .. }) {
+            self.count(observed, Reason::Stale, &slot);
         } else if let Some(observation) = observation(&observed.what) {
             let in_flight = self.batch.in_flight.contains(entity);
             let verdict = ordering::decide(&observation, slot.row.as_ref(), slot.mark.as_ref(), in_flight, &rules.spans, self.now);

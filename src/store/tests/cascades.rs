@@ -45,7 +45,11 @@ fn show(fence: &Fence, resource: &ResourceName, key: &str, parent: &str, version
 }
 
 fn gone(fence: &Fence, resource: &ResourceName, key: &str) -> Observed {
-    Observed { entity: entity(resource, key), what: What::Gone { started: started(fence), reason: "not found" }, delivery: None }
+    Observed {
+        entity: entity(resource, key),
+        what: What::Gone { started: started(fence), reason: "not found", by_mark: false },
+        delivery: None,
+    }
 }
 
 async fn put(store: &Store, fence: &Fence, seen: Vec<Observed>) {

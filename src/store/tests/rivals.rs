@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use sea_orm::{ConnectionTrait as _, Database, Statement};
 
+use crate::connectors::Unreadable;
 use crate::model::{DeliveryId, Operation};
 use crate::store::testing::{batch, delivery, entity, gone, hint, on_both, options, read, server, source, started, tasks, texts};
 use crate::store::{
-    Batch, DeliveryEnd, Error, FeedCursor, FeedStep, Fence, Journaled, Kind, LearnedBy, MarkReason, NewPass, Pass, PassEnd, PassKind,
-    PassPosition, PassStep, Quarantined, Store,
+    Batch, DeliveryEnd, Error, FeedCursor, FeedStep, Fence, Journaled, Kind, LearnedBy, MarkReason, NewPass, Observed, Pass, PassEnd,
+    PassKind, PassPosition, PassStep, Quarantined, Store, What,
 };
 
 /// Everything that can be written for a source, tried by one owner.
@@ -37,6 +39,9 @@ async fn write_all(store: &Store, fence: &Fence, pass: &Pass, id: DeliveryId) ->
         ("a gap of an operator", store.open_gap(fence, soon, soon, true).await),
         ("a record to be read again", store.replay_record(fence, 1, &entity("3")).await.map(drop)),
         ("a discarded delivery", store.discard(fence, aside).await.map(drop)),
+        ("an approval", store.approve_removals(fence, &tasks(), 1_000).await.map(drop)),
+        ("what a person keeps", store.reject_removals(fence, &tasks()).await.map(drop)),
+        ("distrust", store.distrust(fence, &tasks(), &keys).await),
         ("held marks", store.hold_marks(fence, &tasks(), &keys, soon, "late").await),
         ("suspects", store.mark_suspects(fence, pass).await.map(drop)),
         ("a pass", store.start_pass(fence, &new).await.map(drop)),
@@ -82,6 +87,7 @@ async fn a_former_owner_can_write_nothing() {
         store.journal(std::slice::from_ref(&one)).await.expect("stored");
         store.apply(&former, &batch(vec![read(&former, "1", 1, "a")])).await.expect("applied");
         store.put_registration(&former, "r", "1", Some("s"), "active").await.expect("stored");
+        over_budget(&store, &former, &["4".to_owned()]).await;
         // Before its pass, so that only the fence stands between the gap and its end.
         let ago = store.now().minus(Duration::from_secs(60));
         store.extend_gap(&source(), "down", ago, Some(ago)).await.expect("opened");
@@ -174,6 +180,145 @@ async fn an_entity_that_is_told_of_without_end_rests_longer_and_longer() {
         for (seen, expected) in rests.iter().zip(expected) {
             assert!((seen - expected).abs() < 0.5 + expected / 10.0, "{rests:?}, expected {expected:?}");
         }
+    })
+    .await;
+}
+
+/// Live rows of these keys, missed by a sweep and held because the budget is spent.
+async fn over_budget(store: &Store, fence: &Fence, keys: &[String]) {
+    let rows = keys.iter().map(|key| read(fence, key, 1, "a")).collect();
+    store.apply(fence, &batch(rows)).await.expect("applied");
+    let entities: Vec<_> = keys.iter().map(|key| entity(key)).collect();
+    store.mark_entities(fence, &entities, MarkReason::Suspect).await.expect("marked");
+    let keys: Vec<_> = entities.into_iter().map(|entity| entity.key).collect();
+    store.hold_over_budget(fence, &tasks(), &keys, store.now()).await.expect("held");
+}
+
+fn many(n: usize) -> Vec<String> {
+    (0..n).map(|n| format!("{n:03}")).collect()
+}
+
+const LIVE: &str = "select key as v from instep_entity where deleted_at is null order by key";
+const MARKED: &str = "select key as v from instep_mark order by key";
+const HELD: &str = "select key as v from instep_mark where held order by key";
+const APPROVED: &str = "select key as v from instep_mark where announced_delete and not held order by key";
+
+/// Two people decide at once, over more than one transaction holds.
+#[tokio::test]
+async fn of_an_approval_and_a_rejection_at_once_each_removal_obeys_one() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        over_budget(&store, &fence, &many(450)).await;
+        let tasks = tasks();
+        let (one, other) = (store.approve_removals(&fence, &tasks, 1_000), store.reject_removals(&fence, &tasks));
+        let (approved, rejected) = futures_util::future::join(one, other).await;
+        let (approved, rejected) = (approved.expect("approved").len() as u64, rejected.expect("rejected"));
+        assert_eq!(approved + rejected, 450, "{approved} approved, {rejected} rejected");
+        assert_eq!(texts(&store, APPROVED).await.len() as u64, approved, "what was approved is not taken back");
+        assert_eq!(texts(&store, MARKED).await.len() as u64, approved, "and what was rejected has no mark");
+        assert_eq!(texts(&store, LIVE).await.len(), 450, "no decision removes a row");
+    })
+    .await;
+}
+
+/// A sweep ends beside the decision, and the resource's actor weighs anew what was held: both were begun before it.
+#[tokio::test]
+async fn what_is_approved_beside_a_running_pass_stays_approved() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let names = many(300);
+        over_budget(&store, &fence, &names).await;
+        let new = NewPass { resource: tasks(), kind: PassKind::Sweep, lower_bound: None };
+        let pass = store.start_pass(&fence, &new).await.expect("started");
+        let keys: Vec<_> = names.iter().map(|name| entity(name).key).collect();
+        let sweep = async {
+            store.mark_suspects(&fence, &pass).await.expect("marked");
+            store.finish_pass(&fence, &pass, &PassEnd::Completed { watermark: None }).await.expect("finished");
+        };
+        let weigh = async {
+            for group in keys.chunks(50) {
+                store.hold_over_budget(&fence, &tasks(), group, store.now()).await.expect("held");
+            }
+        };
+        let approve = async { store.approve_removals(&fence, &tasks(), 1_000).await.expect("approved") };
+        let (approved, (), ()) = futures_util::future::join3(approve, sweep, weigh).await;
+        assert_eq!(approved.len(), 300, "each once");
+        assert_eq!((texts(&store, APPROVED).await, texts(&store, HELD).await), (names, Vec::new()));
+    })
+    .await;
+}
+
+/// The budget has room again, and the reads of what was held are under way when a person decides to keep it.
+#[tokio::test]
+async fn of_a_removal_and_a_rejection_at_once_each_row_obeys_one() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let names = many(40);
+        over_budget(&store, &fence, &names).await;
+        let looked_at = started(&fence);
+        let by_mark = |name: &String| {
+            let what = What::Gone { started: looked_at, reason: "not found", by_mark: true };
+            batch(vec![Observed { entity: entity(name), what, delivery: None }])
+        };
+        let removals = async {
+            let mut removed = 0;
+            for name in &names {
+                removed += store.apply(&fence, &by_mark(name)).await.expect("weighed").changes;
+            }
+            removed
+        };
+        let reject = async { store.reject_removals(&fence, &tasks()).await.expect("rejected") };
+        let (removed, rejected) = futures_util::future::join(removals, reject).await;
+        assert_eq!(removed + rejected, 40, "{removed} removed, {rejected} rejected");
+        assert_eq!(texts(&store, LIVE).await.len() as u64, rejected, "what was rejected stays");
+        assert_eq!(texts(&store, MARKED).await, Vec::<String>::new());
+    })
+    .await;
+}
+
+/// The reads were begun before the decision, and end after it.
+#[tokio::test]
+async fn a_read_under_way_removes_what_was_approved_and_nothing_that_was_rejected() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        for (round, is_approved) in [true, false].into_iter().enumerate() {
+            let name = round.to_string();
+            over_budget(&store, &fence, std::slice::from_ref(&name)).await;
+            let what = What::Gone { started: started(&fence), reason: "not found", by_mark: true };
+            let decided = match is_approved {
+                true => store.approve_removals(&fence, &tasks(), 1_000).await.map(|keys| keys.len() as u64),
+                false => store.reject_removals(&fence, &tasks()).await,
+            };
+            assert_eq!(decided.expect("decided"), 1);
+            let ends = batch(vec![Observed { entity: entity(&name), what, delivery: None }]);
+            let applied = store.apply(&fence, &ends).await.expect("weighed");
+            assert_eq!(applied.changes, u64::from(is_approved));
+        }
+        assert_eq!(texts(&store, LIVE).await, ["1"]);
+        let spent = "select key as v from instep_change where unannounced";
+        assert_eq!(texts(&store, spent).await, Vec::<String>::new(), "what a person approves spends no budget");
+    })
+    .await;
+}
+
+/// A record is taken out of quarantine while a read of its key is under way, which may have been issued before it became readable.
+#[tokio::test]
+async fn a_read_under_way_does_not_answer_a_replay() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let unreadable = Unreadable { key: Some(entity("1").key), reason: "no title".to_owned(), raw: Bytes::from_static(b"{}") };
+        let what = What::Unreadable { started: started(&fence), unreadable };
+        let put_aside = batch(vec![Observed { entity: entity("1"), what, delivery: None }]);
+        store.apply(&fence, &put_aside).await.expect("put aside");
+        let told = Batch { learned_by: LearnedBy::Hook, ..batch(vec![hint("1", Operation::Update)]) };
+        store.apply(&fence, &told).await.expect("marked");
+        let under_way = read(&fence, "1", 1, "a");
+        let aside = store.quarantine(&source(), 10).await.expect("read").remove(0);
+        assert!(store.replay_record(&fence, aside.id, &entity("1")).await.expect("replayed"));
+        store.apply(&fence, &batch(vec![under_way])).await.expect("applied");
+        assert_eq!((texts(&store, LIVE).await, texts(&store, MARKED).await), (vec!["1".to_owned()], vec!["1".to_owned()]));
+        store.apply(&fence, &batch(vec![read(&fence, "1", 2, "b")])).await.expect("applied");
+        assert_eq!(texts(&store, MARKED).await, Vec::<String>::new(), "a read that was begun since answers it");
     })
     .await;
 }
