@@ -47,6 +47,8 @@ pub(super) struct Doubts {
     pub(super) unsettled: Vec<String>,
     /// Records that could not be read.
     pub(super) unread: Vec<String>,
+    /// Looks that found no difference any more.
+    pub(super) n_agreed: u64,
 }
 
 impl Doubts {
@@ -76,7 +78,7 @@ impl Doubts {
 
     /// A look found no difference.
     pub(super) fn agrees(&mut self, key: &str) {
-        drop(self.take(key));
+        self.n_agreed += u64::from(self.take(key).is_some());
     }
 
     /// A look found one.
@@ -195,5 +197,14 @@ mod tests {
         doubts.doubt("1", None, at(0), SETTLE);
         (0..FAILURES).for_each(|_| doubts.failed("1", at(0)));
         assert_eq!((doubts.unread.len(), doubts.len()), (1, 0));
+        assert_eq!(doubts.n_agreed, 0, "nor does anybody know that it agrees");
+    }
+
+    #[test]
+    fn what_agrees_is_counted_once() {
+        let mut doubts = Doubts::default();
+        doubts.doubt("1", None, at(0), SETTLE);
+        (0..2).for_each(|_| doubts.agrees("1"));
+        assert_eq!((doubts.n_agreed, doubts.len()), (1, 0));
     }
 }

@@ -156,14 +156,15 @@ impl<'a> Walk<'a> {
         }
         if self.args.repair {
             let mut wrong: Vec<String> = confirmed.into_iter().map(|finding| finding.key).collect();
-            let n_wrong = wrong.len();
+            let before = self.doubts.n_agreed;
             for _ in 0..ROUNDS {
                 if wrong.is_empty() {
                     break;
                 }
                 wrong = self.repair(wrong).await?;
             }
-            self.outcome.n_repaired += (n_wrong - wrong.len()) as u64;
+            // What could not be read since is not known to be right.
+            self.outcome.n_repaired += self.doubts.n_agreed - before;
             self.outcome.unrepaired.add(wrong);
         }
         self.outcome.unsettled.add(std::mem::take(&mut self.doubts.unsettled));
