@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::asked_passes::{answer, said};
+use crate::support::universe::about_task;
 use crate::support::{Database, Setup, Universe, eventually, on_both};
 
 on_both!(
@@ -195,6 +196,16 @@ async fn what_is_rejected_while_it_is_read_stays(database: Database) {
     .await;
     let rejected = done(&universe, &["reconcile", "reject", "pmp", "tasks"])["rejected"].as_i64().expect("a number");
     assert!(rejected > 0, "it was decided before the reads ended");
+    // One step of a resource follows the other: when this is read, what was under way has ended.
+    let key = universe.sandbox.keys("tasks").await.pop().expect("a task");
+    universe.sandbox.change_silently("tasks", &key, json!({ "title": "read after that" })).await;
+    universe.deliver_surely("task-updated", about_task(&key, "a hint")).await;
+    let is_read = format!("select count(*) as n from pmp_tasks where key = '{key}' and title = 'read after that'");
+    eventually("a later mark is read", SOON, async || match universe.database.try_number(&is_read).await? {
+        1 => Ok(()),
+        _ => Err("not yet".to_owned()),
+    })
+    .await;
     universe.idle(SOON).await;
     assert_eq!(live(&universe).await, Ok(before - GONE + rejected), "what was rejected stays");
     println!("decided_removals {:?}: {rejected} of {} rejected while they were read", universe.database.engine, GONE - BUDGET);
