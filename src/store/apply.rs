@@ -8,7 +8,7 @@ use sea_orm::ConnectionTrait;
 use crate::clock::Timestamp;
 use crate::connectors::{Record, ResourceSpec, Unreadable};
 use crate::model::ordering::{By, Reason, Spans, Started};
-use crate::model::{DeliveryId, Entity, Event, ResourceName, Sequence};
+use crate::model::{DeliveryId, Entity, Event, ResourceName, Sequence, Tick};
 use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::{Error, Kind};
 use crate::store::feeds::FeedStep;
@@ -84,8 +84,8 @@ pub enum What {
         started: Started,
         /// For `deleted_reason`, e.g. `not found`.
         reason: &'static str,
-        /// A mark had it looked for: whoever takes that mark away meanwhile, as a person who keeps the row, takes this back.
-        by_mark: bool,
+        /// A mark of this tick had it looked for: a person who keeps the row takes that mark away, and this with it.
+        by_mark: Option<Tick>,
     },
     /// A record that cannot be read: quarantined by its key. It counts as seen, and a mark that asked for it is cleared.
     Unreadable {

@@ -106,7 +106,7 @@ pub(crate) fn hint(key: &str, operation: Operation) -> Observed {
 
 pub(crate) fn gone(tick: Tick, key: &str) -> Observed {
     let started = Started { tick, at: Clock::system().now() };
-    Observed { entity: entity(key), what: What::Gone { started, reason: "not found", by_mark: false }, delivery: None }
+    Observed { entity: entity(key), what: What::Gone { started, reason: "not found", by_mark: None }, delivery: None }
 }
 
 pub(crate) fn delivery(dedupe: &str) -> Delivery {

@@ -85,7 +85,7 @@ impl Sync {
         }
         let gone = going.into_iter().map(|(due, started)| Observed {
             entity: Entity { resource: self.resource.clone(), key: due.key },
-            what: What::Gone { started, reason: "not found", by_mark: true },
+            what: What::Gone { started, reason: "not found", by_mark: Some(due.mark.tick) },
             delivery: None,
         });
         self.source.apply(fence, LearnedBy::Mark, gone.collect()).await?;

@@ -169,6 +169,12 @@ impl Slot {
         self.row.as_ref().is_some_and(|row| !row.deleted)
     }
 
+    /// Whether the mark by which a removal was looked for is gone, and no read that it was answered by.
+    fn was_taken_back(&self, what: &What) -> bool {
+        let What::Gone { by_mark: Some(tick), .. } = what else { return false };
+        self.mark.is_none() && self.row.as_ref().is_some_and(|row| row.tick <= *tick)
+    }
+
     /// Notes that the entity was read because of a mark, and how long it rests after that.
     fn looked(&mut self, now: Timestamp) {
         let hot = self.hot_ms.max(HOT_MIN_MS);
@@ -238,7 +244,7 @@ impl<'a> Fold<'a> {
         };
         if let What::Unreadable { started, unreadable } = &observed.what {
             self.refuse(observed, *started, unreadable.clone(), &mut slot);
-        } else if slot.mark.is_none() && matches!(observed.what, What::Gone { by_mark: true, .. }) {
+        } else if slot.was_taken_back(&observed.what) {
             self.count(observed, Reason::Stale, &slot);
         } else if let Some(observation) = observation(&observed.what) {
             let in_flight = self.batch.in_flight.contains(entity);

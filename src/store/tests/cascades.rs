@@ -47,7 +47,7 @@ fn show(fence: &Fence, resource: &ResourceName, key: &str, parent: &str, version
 fn gone(fence: &Fence, resource: &ResourceName, key: &str) -> Observed {
     Observed {
         entity: entity(resource, key),
-        what: What::Gone { started: started(fence), reason: "not found", by_mark: false },
+        what: What::Gone { started: started(fence), reason: "not found", by_mark: None },
         delivery: None,
     }
 }

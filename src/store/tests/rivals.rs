@@ -257,7 +257,7 @@ async fn of_a_removal_and_a_rejection_at_once_each_row_obeys_one() {
         over_budget(&store, &fence, &names).await;
         let looked_at = started(&fence);
         let by_mark = |name: &String| {
-            let what = What::Gone { started: looked_at, reason: "not found", by_mark: true };
+            let what = What::Gone { started: looked_at, reason: "not found", by_mark: Some(fence.tick()) };
             batch(vec![Observed { entity: entity(name), what, delivery: None }])
         };
         let removals = async {
@@ -284,7 +284,7 @@ async fn a_read_under_way_removes_what_was_approved_and_nothing_that_was_rejecte
         for (round, is_approved) in [true, false].into_iter().enumerate() {
             let name = round.to_string();
             over_budget(&store, &fence, std::slice::from_ref(&name)).await;
-            let what = What::Gone { started: started(&fence), reason: "not found", by_mark: true };
+            let what = What::Gone { started: started(&fence), reason: "not found", by_mark: Some(fence.tick()) };
             let decided = match is_approved {
                 true => store.approve_removals(&fence, &tasks(), 1_000).await.map(|keys| keys.len() as u64),
                 false => store.reject_removals(&fence, &tasks()).await,
@@ -319,6 +319,24 @@ async fn a_read_under_way_does_not_answer_a_replay() {
         assert_eq!((texts(&store, LIVE).await, texts(&store, MARKED).await), (vec!["1".to_owned()], vec!["1".to_owned()]));
         store.apply(&fence, &batch(vec![read(&fence, "1", 2, "b")])).await.expect("applied");
         assert_eq!(texts(&store, MARKED).await, Vec::<String>::new(), "a read that was begun since answers it");
+    })
+    .await;
+}
+
+/// A page that was asked for before the removal still shows the record, and takes its mark away: no person has.
+#[tokio::test]
+async fn a_page_that_takes_a_mark_away_takes_no_later_removal_back() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        store.apply(&fence, &batch(vec![read(&fence, "1", 1, "a")])).await.expect("applied");
+        store.mark_entities(&fence, &[entity("1")], MarkReason::Suspect).await.expect("marked");
+        let tick = store.marks_of(&source(), &tasks(), &[entity("1").key]).await.expect("read").remove(0).mark.tick;
+        let page = read(&fence, "1", 1, "a");
+        let what = What::Gone { started: started(&fence), reason: "not found", by_mark: Some(tick) };
+        store.apply(&fence, &batch(vec![page])).await.expect("applied");
+        assert_eq!(texts(&store, MARKED).await, Vec::<String>::new());
+        store.apply(&fence, &batch(vec![Observed { entity: entity("1"), what, delivery: None }])).await.expect("removed");
+        assert_eq!(texts(&store, LIVE).await, Vec::<String>::new(), "it was asked for later");
     })
     .await;
 }
