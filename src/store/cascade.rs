@@ -12,6 +12,8 @@
 //! - A *changed* parent reaches only resources that inherit from it ([`crate::connectors::ResourceSpec::inherits`]). It marks
 //!   descendants, not only children: what is inherited reaches a grandchild through a record that does not change itself. So a page
 //!   also notes a cascade for each child that has children, one deeper, down to [`DEPTH_MAX`], where a cycle of garbage ends.
+//! - A parent that *appears* has not changed as far as anybody knows. It reaches the children that were read before it, and not those
+//!   that the same answer held: else whoever lists both for the first time would read every child twice.
 //! - Cascades of one parent coalesce. One that is met while it is under way goes round once more after its end (`again_depth`),
 //!   behind the others, so that a parent that changes without end starves nobody.
 
@@ -22,7 +24,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 
 use crate::clock::Timestamp;
 use crate::failpoint;
-use crate::model::{Entity, Key, ResourceName, SourceName};
+use crate::model::{Entity, Key, ResourceName, SourceName, Tick};
 use crate::store::apply::rested;
 use crate::store::connect::{Lane, Store, Tx};
 use crate::store::error::{Error, Kind};
@@ -40,6 +42,8 @@ const CASCADES_A_STEP: u64 = 20;
 /// Why the children of a record are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
+    /// It was held for the first time, by a read with this tick.
+    Appeared(Tick),
     /// Another state of it was applied.
     Changed,
     /// It was removed.
@@ -53,13 +57,20 @@ impl Cause {
     /// Both at once: whoever was removed in between may have taken its children with it.
     pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Changed, cause) | (cause, Self::Changed) => cause,
             (Self::Removed { announced: a }, Self::Removed { announced: b }) => Self::Removed { announced: a || b },
+            (removed @ Self::Removed { .. }, _) | (_, removed @ Self::Removed { .. }) => removed,
+            _ => Self::Changed,
         }
     }
 
-    fn removed(self) -> bool {
-        self != Self::Changed
+    /// Whether it is there no more.
+    pub(crate) fn removed(self) -> bool {
+        matches!(self, Self::Removed { .. })
+    }
+
+    /// The tick of the answer that showed it for the first time.
+    fn appeared(self) -> Option<Tick> {
+        if let Self::Appeared(tick) = self { Some(tick) } else { None }
     }
 
     fn announced(self) -> bool {
@@ -104,11 +115,7 @@ pub(crate) async fn note<'a>(
     }
     let tick = fence.tick();
     for resource in resources {
-        let mut parents = Query::select();
-        parents.distinct().column("parent").from("instep_entity").and_where(live_below(fence, resource));
-        parents.and_where(Expr::col("parent").is_in(padded(causes.iter().map(|(key, _)| *key))));
-        let rows = tx.db.query_all(&parents).await?;
-        let parents: BTreeSet<String> = rows.iter().map(|row| row.try_get("", "parent")).collect::<Result<_, _>>()?;
+        let parents = parents(tx, fence, resource, causes).await?;
         let due: Vec<_> = causes.iter().filter(|(key, _)| parents.contains(*key)).collect();
         for group in groups(&due) {
             let mut insert = Query::insert();
@@ -133,6 +140,27 @@ pub(crate) async fn note<'a>(
         }
     }
     Ok(noted)
+}
+
+/// Those of the records that have children to be looked at.
+async fn parents(tx: &Tx<'_>, fence: &Fence, resource: &ResourceName, causes: &[(&str, Cause)]) -> Result<BTreeSet<String>, Error> {
+    let mut by_tick: BTreeMap<Option<Tick>, Vec<&str>> = BTreeMap::new();
+    for (key, cause) in causes {
+        by_tick.entry(cause.appeared()).or_default().push(key);
+    }
+    let mut parents = BTreeSet::new();
+    for (tick, keys) in by_tick {
+        let mut select = Query::select();
+        select.distinct().column("parent").from("instep_entity").and_where(live_below(fence, resource));
+        select.and_where(Expr::col("parent").is_in(padded(keys)));
+        if let Some(Tick { epoch, counter }) = tick {
+            select.and_where(Expr::col("tick_epoch").ne(epoch).or(Expr::col("tick_counter").ne(counter)));
+        }
+        for row in tx.db.query_all(&select).await? {
+            parents.insert(row.try_get("", "parent")?);
+        }
+    }
+    Ok(parents)
 }
 
 /// A cascade keeps its turn. What was marked already under a smaller statement is marked again after its end.

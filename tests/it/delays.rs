@@ -135,7 +135,7 @@ impl Upstream for Producer {
 
     async fn started(&self, database: Database) -> Universe {
         let source = "events = { read = \"yes\", poll = \"1s\" }\npasses = false\naudit = { share = 0.0 }";
-        Mls { source, entities: Some(200), ..Mls::default() }.started(database).await
+        Mls { source, entities: 200, ..Mls::default() }.started(database).await
     }
 
     async fn keys(&self, universe: &Universe) -> Vec<String> {

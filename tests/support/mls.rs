@@ -3,6 +3,7 @@
 //! The walk through its lists is written down here a second time, so that a mistake in ours is seen.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -24,16 +25,24 @@ pub(crate) const SECRETS: [(&str, &str); 2] = [("push token", PUSH_TOKEN), ("cli
 const LABEL: &str = "demo";
 
 /// How a producer and its source `mls` are made.
-#[derive(Default)]
 pub(crate) struct Mls {
+    /// About how many listings there are; the rest is in proportion.
+    pub(crate) entities: u64,
+    /// Resources, each with what is in its table; empty: those of [`KEYS`], as they are without one.
+    pub(crate) resources: Vec<(&'static str, &'static str)>,
     /// Lines of the source: which of the three ways are open.
     pub(crate) source: &'static str,
     /// Further tables of the configuration.
     pub(crate) tables: &'static str,
     /// Further arguments of the sandbox.
     pub(crate) sandbox: Vec<&'static str>,
-    /// How many listings it has, where it is not a hundred.
-    pub(crate) entities: Option<u64>,
+}
+
+impl Default for Mls {
+    /// Every resource, by every way that is open without a word.
+    fn default() -> Self {
+        Self { entities: 100, resources: Vec::new(), source: "", tables: "", sandbox: Vec::new() }
+    }
 }
 
 impl Mls {
@@ -48,13 +57,13 @@ impl Mls {
     /// Starts the producer and writes the configuration; the daemon is not started.
     pub(crate) fn universe(&self, database: Database) -> Universe {
         let client = client();
-        let entities = self.entities.unwrap_or(100).to_string();
+        let entities = self.entities.to_string();
         let fixed = ["reso", "--entities", &entities, "--token", READ_TOKEN];
         let arguments: Vec<&str> = fixed.into_iter().chain(self.sandbox.iter().copied()).collect();
         let sandbox = Sandbox::start_as(database.folder(), &arguments, client.clone());
         let mut universe = Universe::with(database, sandbox, client);
-        universe.expect_more(KEYS.len());
-        let text = format!(
+        universe.expect_more(if self.resources.is_empty() { KEYS.len() } else { self.resources.len() });
+        let mut text = format!(
             "[sources.mls]\nkind = \"reso\"\nurl = {:?}\npublic_url = \"http://127.0.0.1:{}\"\nauth = {{ token = {} }}\n\
              push.tokens = [{}]\npush.label = \"{LABEL}\"\nbrake = {{ share = 1.0, rows = 100000, cap = 100000 }}\nlinger = \"50ms\"\nread_lag = \"0s\"\nlist_lag = \"0s\"\n{}\n",
             universe.sandbox.url,
@@ -63,6 +72,12 @@ impl Mls {
             universe.secret("push-token", PUSH_TOKEN),
             self.source,
         );
+        if !self.resources.is_empty() {
+            text.push_str("[sources.mls.resources]\n");
+        }
+        for (name, table) in &self.resources {
+            let _ = writeln!(text, "{name} = {{ {table} }}");
+        }
         universe.configure("", self.tables, &text);
         universe
     }
@@ -121,7 +136,7 @@ pub(crate) async fn truth(universe: &Universe, resource: &str, key: &str) -> BTr
 }
 
 /// Where the replica of a resource differs from what the producer shows.
-async fn differences_of(universe: &Universe, resource: &str, truth: &BTreeMap<String, Value>) -> Result<Vec<String>, String> {
+pub(crate) async fn differences_of(universe: &Universe, resource: &str, truth: &BTreeMap<String, Value>) -> Result<Vec<String>, String> {
     let held = universe.replica(&format!("mls_{}", resource.to_lowercase())).await?;
     Ok(differences(truth, &held, |key, record, held| match record == held {
         true => Vec::new(),

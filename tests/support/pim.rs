@@ -48,6 +48,8 @@ pub(crate) struct Pim {
     pub(crate) sandbox: Vec<&'static str>,
     /// Whether the Event Platform's subscription is the daemon's own, to be made by `instep hooks create`.
     pub(crate) subscribes: bool,
+    /// The PIM's limits, as arguments of the sandbox; the vendor's where it is empty. The sandbox's own are tested elsewhere.
+    pub(crate) limits: &'static [&'static str],
 }
 
 impl Default for Pim {
@@ -61,6 +63,7 @@ impl Default for Pim {
             tables: "",
             sandbox: Vec::new(),
             subscribes: false,
+            limits: &["--requests-per-second", "1000000"],
         }
     }
 }
@@ -70,9 +73,8 @@ impl Pim {
     pub(crate) fn sandbox(&self, folder: &std::path::Path, client: reqwest::Client) -> Sandbox {
         let entities = self.entities.to_string();
         let secrets = ["--client-secret", CLIENT_SECRET, "--password", PASSWORD, "--events-secret", EVENTS_SECRET];
-        // Tests are not slowed down by limits; the sandbox's own are tested elsewhere.
-        let fixed = ["akeneo", "--entities", &entities, "--requests-per-second", "1000000"];
-        let arguments: Vec<&str> = fixed.into_iter().chain(secrets).chain(self.sandbox.iter().copied()).collect();
+        let chosen = self.limits.iter().chain(&self.sandbox).copied();
+        let arguments: Vec<&str> = ["akeneo", "--entities", &entities].into_iter().chain(secrets).chain(chosen).collect();
         Sandbox::start_as(folder, &arguments, client)
     }
 
@@ -234,6 +236,8 @@ const NESTED: [(&str, &str, [&str; 2], &str); 4] = [
     ("assets", "asset-families", ["asset-families/", "/assets"], "asset_family"),
     ("reference-entity-records", "reference-entities", ["reference-entities/", "/records"], "reference_entity"),
 ];
+/// Records of a page.
+pub(crate) const PAGE: usize = 100;
 const SELECTS: [&str; 2] = ["pim_catalog_simpleselect", "pim_catalog_multiselect"];
 
 /// The true records of a resource by our keys.
@@ -274,6 +278,23 @@ async fn list(sandbox: &Sandbox, path: &str) -> BTreeMap<String, Value> {
         next = link.map(|link| link.find("/api/").map_or_else(String::new, |at| link[at..].to_owned()));
     }
     rows
+}
+
+/// Requests of a walk through a resource. Behind a full page another one is asked for, be it empty; a nested resource is walked list
+/// by list, behind the records above.
+pub(crate) async fn pages(sandbox: &Sandbox, resource: &str) -> usize {
+    let requests = |records: usize, page: usize| records / page + 1;
+    let rows = truth(sandbox, resource).await;
+    let Some((_, above, ..)) = NESTED.iter().find(|(name, ..)| *name == resource) else {
+        return if resource == "measurement-families" { 1 } else { requests(rows.len(), PAGE) };
+    };
+    let parents = list(sandbox, above).await;
+    // Lists from key to key name no size; numbered ones of records above are asked for in pages of fifty.
+    let page = if matches!(*above, "families" | "attributes") { PAGE / 2 } else { PAGE };
+    let has_list = |row: &Value| resource != "attribute-options" || SELECTS.contains(&row["type"].as_str().unwrap_or_default());
+    let below = |parent: &String| rows.keys().filter(|key| key.split_once('/').is_some_and(|(above, _)| above == parent)).count();
+    let lists = parents.iter().filter(|(_, row)| has_list(row)).map(|(parent, _)| requests(below(parent), PAGE));
+    requests(parents.len(), page) + lists.sum::<usize>()
 }
 
 /// The keys of a resource whose records fit.

@@ -64,10 +64,14 @@ impl Sandbox {
 
     /// `GET` requests for a collection that were answered 200.
     pub(crate) async fn reads(&self, collection: &str) -> u64 {
+        self.requests(|row| row["method"] == "GET" && row["collection"] == collection && row["status"] == 200).await
+    }
+
+    /// Requests that fit, by the method, collection and status of a row of the report.
+    pub(crate) async fn requests(&self, fits: impl Fn(&Value) -> bool) -> u64 {
         let report = self.report().await;
-        let rows = report["requests"].as_array().cloned().unwrap_or_default();
-        let is_it = |row: &&Value| row["method"] == "GET" && row["collection"] == collection && row["status"] == 200;
-        rows.iter().filter(is_it).filter_map(|row| row["count"].as_u64()).sum()
+        let rows = report["requests"].as_array().expect("rows");
+        rows.iter().filter(|row| fits(row)).filter_map(|row| row["count"].as_u64()).sum()
     }
 
     /// A control endpoint that only answers.

@@ -29,6 +29,7 @@ pub(crate) mod sandbox;
 pub(crate) mod splice;
 pub(crate) mod strace;
 pub(crate) mod universe;
+pub(crate) mod upstreams;
 
 pub(crate) use database::{Database, Engine};
 pub(crate) use gate::Gate;
@@ -43,6 +44,7 @@ pub(crate) use sandbox::Sandbox;
 pub(crate) use splice::Splice;
 pub(crate) use strace::Strace;
 pub(crate) use universe::{Setup, Universe};
+pub(crate) use upstreams::Upstream;
 
 /// How often a condition is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(25);

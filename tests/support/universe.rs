@@ -18,6 +18,8 @@ use super::{Database, Sandbox, eventually};
 pub(crate) const TOKEN: &str = "canary/hook+5b0e4a81c6f24d3c9a77/?=";
 /// The upstream's token.
 pub(crate) const READ_TOKEN: &str = "canary/read+c1d7e90b34a8465fb2e6/?=";
+/// Resources that were read completely once.
+const SWEPT: &str = "select count(*) as n from instep_resources where complete_as_of is not null";
 /// Enough for the first sweep of everything on a busy machine.
 const BACKFILL: Duration = Duration::from_secs(120);
 
@@ -292,11 +294,15 @@ impl Universe {
     pub(crate) async fn swept_within(&self, deadline: Duration) {
         let n = self.n_resources as i64;
         eventually("the first sweep ends", deadline, async || {
-            let sql = "select count(*) as n from instep_resources where complete_as_of is not null";
-            let complete = self.database.try_number(sql).await?;
+            let complete = self.database.try_number(SWEPT).await?;
             if complete == n { Ok(()) } else { Err(format!("{complete} of {n} resources are complete")) }
         })
         .await;
+    }
+
+    /// Whether every resource was read completely once; a file whose writer was just killed may not be readable for a moment.
+    pub(crate) async fn is_swept(&self) -> bool {
+        self.database.try_number(SWEPT).await == Ok(self.n_resources as i64)
     }
 
     /// Waits until no delivery waits and no mark is open.

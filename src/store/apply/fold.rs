@@ -314,7 +314,11 @@ impl<'a> Fold<'a> {
         slot.row_touched = true;
         slot.descends(&observed.what);
         self.stands_below(observed);
-        self.cause(&observed.entity, Cause::Changed);
+        let cause = match observed.what {
+            What::Record { started, .. } if operation == "insert" => Cause::Appeared(started.tick),
+            _ => Cause::Changed,
+        };
+        self.cause(&observed.entity, cause);
     }
 
     fn raise(&mut self, observed: &Observed, slot: &mut Slot) {

@@ -40,7 +40,7 @@ pub(crate) async fn all(tx: &Tx<'_>, fence: &Fence, batch: &Batch, done: &Done, 
     for (resource, causes) in causes {
         let causes: Vec<_> = causes.collect();
         for (child, rules) in batch.rules.iter().filter(|(_, rules)| rules.parent.as_ref() == Some(resource)) {
-            let reaches = |(_, cause): &&(&str, Cause)| rules.inherits || *cause != Cause::Changed;
+            let reaches = |(_, cause): &&(&str, Cause)| rules.inherits || cause.removed();
             let causes: Vec<_> = causes.iter().filter(reaches).copied().collect();
             descents.extend(cascade::note(tx, fence, std::iter::once(child), &causes, 0).await?);
         }

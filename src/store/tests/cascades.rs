@@ -195,6 +195,34 @@ async fn a_changed_root_reaches_variants_though_the_sub_model_stays_the_same() {
 }
 
 #[tokio::test]
+async fn who_appears_in_one_answer_with_its_children_leaves_no_mark_on_them() {
+    on_both(|store| async move {
+        let fence = store.claim(&source(), "test").await.expect("claimed");
+        let page = |version: i64, title: &str| {
+            let at = started(&fence);
+            let mut rows = vec![
+                show(&fence, &models(), "root", "", version, title),
+                show(&fence, &models(), "sub", "root", version, title),
+                show(&fence, &products(), "v1", "sub", version, title),
+            ];
+            for row in &mut rows {
+                let What::Record { by, started, .. } = &mut row.what else { panic!("they are read") };
+                (*by, *started) = (By::List, at);
+            }
+            rows
+        };
+        put(&store, &fence, vec![show(&fence, &products(), "early", "root", 1, "a")]).await;
+        put(&store, &fence, page(1, "a")).await;
+        walk_all(&store, &fence).await;
+        assert_eq!(texts(&store, MARKS).await, ["early parent"], "only that one was read before");
+        put(&store, &fence, page(2, "b")).await;
+        walk_all(&store, &fence).await;
+        assert_eq!(texts(&store, MARKS).await, ["early parent", "sub parent", "v1 parent"], "the index may lag behind a change");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn many_children_are_marked_in_bounded_steps_that_a_crash_repeats() {
     on_both(|store| async move {
         let fence = store.claim(&source(), "test").await.expect("claimed");

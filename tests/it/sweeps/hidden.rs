@@ -1,0 +1,139 @@
+//! What is not to be seen in a list, or not to be held, costs no second sweep a request.
+//!
+//! - Productive lists archived records apart, and may hide them from a list that asks for no status.
+//! - MLS Grid shows no longer what may not be viewed but flags it (`MlgCanView`), and sweeps ask for the rest alone. A server of RESO's
+//!   standard without such a flag has nothing of the kind: what its client may not see is not there.
+//! - A PIM has no archive: its lists show products that are disabled like any other. Those that the configuration does not keep are met
+//!   by every sweep and held by none, so that each of them could cost a read.
+
+use std::collections::BTreeMap;
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+
+use super::{PATIENCE, WRITERS};
+use crate::asked_passes::said;
+use crate::support::{Database, Mls, Pim, Setup, Universe, is_long, mls, on_both, pim};
+
+on_both!(
+    archived_people_cost_a_second_sweep_its_pages,
+    listings_that_may_not_be_viewed_cost_a_second_sweep_nothing,
+    products_that_are_not_kept_cost_a_second_sweep_its_pages,
+);
+
+/// What is hidden in an upstream.
+struct Hidden {
+    what: &'static str,
+    source: &'static str,
+    resource: &'static str,
+    /// What the upstream counts its requests as.
+    collection: &'static str,
+    /// How many records there are, and how many of them are hidden.
+    records: usize,
+    hidden: usize,
+    /// Requests of a sweep.
+    pages: usize,
+}
+
+/// So many records, and how many of them are to be hidden.
+fn sizes() -> (usize, usize) {
+    if is_long() { (10_000, 3_000) } else { (1_000, 300) }
+}
+
+/// Does something for each of so many, by many at a time.
+async fn for_each(n: usize, deed: impl AsyncFn(usize)) {
+    let deed = &deed;
+    futures_util::stream::iter(0..n).for_each_concurrent(WRITERS, |number| async move { deed(number).await }).await;
+}
+
+/// Backfills, sweeps once more and counts.
+async fn costs_its_pages(universe: &mut Universe, hidden: &Hidden) {
+    universe.run().await;
+    universe.backfilled().await;
+    let is_of_it = |row: &Value| row["collection"] == hidden.collection;
+    let first = universe.sandbox.requests(is_of_it).await;
+    let swept = universe.verb(&["reconcile", hidden.source, hidden.resource, "--sweep"]);
+    assert_eq!(swept.status.code(), Some(0), "{}", said(&swept));
+    universe.idle(PATIENCE).await;
+    let asked = universe.sandbox.requests(is_of_it).await - first;
+    println!(
+        "sweeps {:?}: {} {}, {} of them {}; the first sweep took {first} requests, the second {asked} for {} pages",
+        universe.database.engine, hidden.records, hidden.resource, hidden.hidden, hidden.what, hidden.pages,
+    );
+    let (n, n_hidden) = sizes();
+    assert!(hidden.hidden >= n_hidden && hidden.records >= n);
+    assert!(asked as f64 <= hidden.pages as f64 * 1.05, "{asked} requests for {} pages", hidden.pages);
+}
+
+async fn archived_people_cost_a_second_sweep_its_pages(database: Database) {
+    let (n, n_archived) = sizes();
+    let resources = vec![("people", "")];
+    let mut universe =
+        Universe::new(database, &Setup { entities: 100, resources, sandbox: vec!["--hide-archived".to_owned()], ..Setup::default() });
+    for_each(n, async |number| {
+        let made = universe.sandbox.control("create", json!({ "collection": "people", "announce": false })).await;
+        if number < n_archived {
+            universe.sandbox.control("archive", json!({ "collection": "people", "id": made["id"] })).await;
+        }
+    })
+    .await;
+    let people = universe.sandbox.truth("people").await;
+    let archived = people.values().filter(|person| person["attributes"]["archived_at"].is_string()).count();
+    let pages = (people.len() - archived).div_ceil(200) + archived.div_ceil(200);
+    let of = ("pmp", "people", "people");
+    costs_its_pages(&mut universe, &hidden("archived and hidden from plain lists", of, people.len(), archived, pages)).await;
+    assert_eq!(universe.differences("people").await, Ok(Vec::new()));
+}
+
+fn hidden(
+    what: &'static str,
+    (source, resource, collection): (&'static str, &'static str, &'static str),
+    records: usize,
+    hidden: usize,
+    pages: usize,
+) -> Hidden {
+    Hidden { what, source, resource, collection, records, hidden, pages }
+}
+
+/// MLS Grid's pages have a thousand records, so that the short form has more of them.
+async fn listings_that_may_not_be_viewed_cost_a_second_sweep_nothing(database: Database) {
+    let (n, n_hidden) = if is_long() { sizes() } else { (3_000, 900) };
+    let mut universe = Mls {
+        entities: n as u64,
+        resources: vec![("Property", "")],
+        source: "profile = \"mlsgrid\"\noriginating_system = \"demo\"\npasses = false",
+        sandbox: vec!["--profile", "mlsgrid"],
+        ..Mls::default()
+    }
+    .universe(database);
+    let keys: Vec<String> = mls::truth(&universe, "Property", "ListingKey").await.into_keys().collect();
+    let gone: Vec<&String> = keys.iter().step_by(3).take(n_hidden).collect();
+    for_each(gone.len(), async |number| {
+        universe.sandbox.control("delete", json!({ "resource": "Property", "key": gone[number] })).await;
+    })
+    .await;
+    let seen = mls::truth(&universe, "Property", "ListingKey").await;
+    let pages = seen.len().div_ceil(1_000);
+    let of = ("mls", "Property", "Property");
+    costs_its_pages(&mut universe, &hidden("not to be viewed", of, keys.len(), gone.len(), pages)).await;
+    assert_eq!(mls::differences_of(&universe, "Property", &seen).await, Ok(Vec::new()));
+}
+
+async fn products_that_are_not_kept_cost_a_second_sweep_its_pages(database: Database) {
+    let (n, n_disabled) = sizes();
+    let resources = vec![("products", "keep = { enabled = true }")];
+    let mut universe = Pim { entities: n as u64, resources, ..Pim::default() }.universe(database);
+    let keys = pim::keys(&universe.sandbox, "products", |_| true).await;
+    for_each(n_disabled, async |number| {
+        let fields = json!({ "fields": { "enabled": false } });
+        pim::change(&universe, "update", "products", Some(&keys[number * 3]), fields).await;
+    })
+    .await;
+    let mut kept: BTreeMap<String, Value> = pim::truth(&universe.sandbox, "products").await;
+    kept.retain(|_, product| product["enabled"] == true);
+    let pages = pim::pages(&universe.sandbox, "products").await;
+    let of = ("pim", "products", "products-uuid");
+    let disabled = keys.len() - kept.len();
+    costs_its_pages(&mut universe, &hidden("disabled, listed and not kept", of, keys.len(), disabled, pages)).await;
+    assert_eq!(pim::differences_from(&universe, "products", &kept).await, Ok(Vec::new()));
+}
