@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::resource::{Kind, MODIFIED, Resource, SEQUENCE};
+use super::resource::{CAN_VIEW, Kind, MODIFIED, Resource, SEQUENCE};
 use super::world::Record;
 use crate::clock::Timestamp;
 
@@ -119,7 +119,9 @@ impl Filter {
 }
 
 fn compare(resource: Resource, record: &Record, field: &str, literal: &Literal) -> Option<Ordering> {
-    let value = record.document.get(field).unwrap_or(&Value::Null);
+    // Of all that is shown this alone stands in no document.
+    let can_view = Value::from(record.hidden_us.is_none());
+    let value = if field == CAN_VIEW { &can_view } else { record.document.get(field).unwrap_or(&Value::Null) };
     match literal {
         Literal::Null => value.is_null().then_some(Ordering::Equal),
         Literal::Bool(wanted) => Some(value.as_bool()?.cmp(wanted)),

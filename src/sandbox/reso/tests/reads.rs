@@ -137,6 +137,8 @@ async fn mls_grid_says_farewell_and_wants_its_system_and_gzip() {
     assert_eq!(gone[0].get("MemberFullName"), None);
     assert_eq!(bench.truth("Member('M0000001')").await.status, 404);
     assert_eq!(bench.rows(&format!("Member?$filter={system} and MemberKey eq 'M0000002'")).await[0]["MlgCanView"], true);
+    let viewed = bench.rows(&format!("Member?$filter={system} and MlgCanView eq true")).await;
+    assert!(viewed.len() > 1 && viewed.iter().all(|member| member["MlgCanView"] == true), "{viewed:?}");
     // 7 days at this scale are 0.6 s.
     let disappears = async {
         while bench.get("Member('M0000001')").await.status != 404 {
