@@ -128,24 +128,30 @@ fn after_link(
     if records.is_empty() {
         return Ok(None);
     }
-    let profile = reader.reso.options.profile;
-    let link_of = |address: &str| link(reader.reso, &reader.table.name, address).map(|url| Some(Place::Link(url)));
+    let met = match place {
+        Some(Place::Skip(met) | Place::Link(_, met)) => met,
+        Some(Place::Walk | Place::Key(_) | Place::Stamp(..)) | None => 0,
+    };
+    let met = met.saturating_add(records.len());
+    let link_of = |address: &str| link(reader.reso, &reader.table.name, address).map(|url| Some(Place::Link(url, met)));
     if let Some(address) = next_link(text)? {
         return link_of(&address);
     }
     if let Some(address) = response.header("link").and_then(link_header) {
         return link_of(address);
     }
-    let met = match place {
-        Some(Place::Walk) => 0,
-        Some(Place::Skip(met)) => met,
-        // To some `$top` is a page, to others all that is wanted: behind a full one nobody says that it was all.
-        None if profile.replication != Replication::Path && records.len() >= page_size(reader.reso, reader.table, query.halvings) => 0,
-        // Whoever gives links gives none on the last page.
-        Some(Place::Link(_) | Place::Key(_) | Place::Stamp(..)) | None => return Ok(None),
+    let size = page_size(reader.reso, reader.table, query.halvings);
+    // To some `$top` is a page, to others all that is wanted, in as many pages as they like: where so much came, nobody says that it
+    // was all. Else whoever gives links gives none on the last page.
+    let is_counted = match place {
+        Some(Place::Walk | Place::Skip(_)) => true,
+        _ if reader.reso.options.profile.replication == Replication::Path => false,
+        Some(Place::Link(..)) => met.is_multiple_of(size),
+        None => met >= size,
+        Some(Place::Key(_) | Place::Stamp(..)) => false,
     };
-    let met = met.saturating_add(records.len());
-    Ok(if count(text).is_some_and(|count| count <= met) { None } else { Some(Place::Skip(met)) })
+    let is_all = count(text).is_some_and(|count| count <= met);
+    Ok(if is_counted && !is_all { Some(Place::Skip(met)) } else { None })
 }
 
 /// `@odata.nextLink`; in answers of OData 4.01 the prefix may be left out.
@@ -270,7 +276,7 @@ pub(super) enum How {
 impl How {
     fn of(place: Option<&Place>, query: ListQuery<'_>) -> Self {
         match place {
-            Some(Place::Link(_)) => Self::Further,
+            Some(Place::Link(..)) => Self::Further,
             None if query.since.is_some() => Self::Changes,
             _ => Self::List,
         }

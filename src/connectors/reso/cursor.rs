@@ -15,8 +15,8 @@ pub(super) enum Place {
     Walk,
     /// Behind so many records of a walk that has no links.
     Skip(usize),
-    /// At this address.
-    Link(String),
+    /// At this address, behind so many records; an address of an earlier version does not say how many.
+    Link(String, usize),
 }
 
 impl Place {
@@ -31,7 +31,11 @@ impl Place {
             }
             "walk" => Some(Self::Walk).filter(|_| rest.is_empty()),
             "skip" => Some(Self::Skip(rest.parse().ok()?)),
-            "link" => Some(Self::Link(rest.to_owned())).filter(|_| !rest.is_empty()),
+            "link" => {
+                let counted = rest.split_once('/').and_then(|(met, url)| Some((url, met.parse().ok()?)));
+                let (url, met) = counted.unwrap_or((rest, 0));
+                Some(Self::Link(url.to_owned(), met)).filter(|_| !url.is_empty())
+            }
             _ => None,
         }
     }
@@ -42,7 +46,7 @@ impl Place {
             Self::Stamp(at, met) => format!("from:{}/{met}", at.0),
             Self::Walk => "walk:".to_owned(),
             Self::Skip(met) => format!("skip:{met}"),
-            Self::Link(url) => format!("link:{url}"),
+            Self::Link(url, met) => format!("link:{met}/{url}"),
         }
     }
 }
@@ -91,11 +95,11 @@ mod tests {
             Place::Stamp(Timestamp(-5), 7),
             Place::Walk,
             Place::Skip(200),
-            Place::Link("https://x.test/odata/Property?$skiptoken=1:2".to_owned()),
+            Place::Link("https://x.test/odata/Property?$skiptoken=1:2".to_owned(), 1_000),
         ] {
             assert_eq!(Place::read(&place.write()), Some(place));
         }
-        for none in ["", ":", "key:", "key", "from:1", "from:x/1", "from:1/-1", "walk:x", "skip:-1", "link:", "other:1"] {
+        for none in ["", ":", "key:", "key", "from:1", "from:x/1", "from:1/-1", "walk:x", "skip:-1", "link:", "link:7/", "other:1"] {
             assert_eq!(Place::read(none), None, "{none}");
         }
     }

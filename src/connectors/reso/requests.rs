@@ -61,7 +61,7 @@ pub(super) fn list(reso: &Reso, resource: &ResourceSpec, query: ListQuery<'_>) -
     let size = page_size(reso, table, query.halvings).to_string();
     // What is no place of ours is refused when its answer is read.
     let place = query.cursor.and_then(Place::read);
-    if let Some(Place::Link(address)) = &place {
+    if let Some(Place::Link(address, _)) = &place {
         let request = get(reso, format!("/{}", table.name), &table.name, &[]);
         return match link(reso, &table.name, address) {
             Ok(url) => Request { url, ..request },

@@ -105,7 +105,14 @@ impl World {
     /// A record that can be viewed, chosen by a random number.
     pub(super) fn pick(&self, resource: Resource, random: u64) -> Option<String> {
         let table = self.tables.get(&resource)?;
-        let index = usize::try_from(random.checked_rem(table.len() as u64)?).ok()?;
+        let index = random.checked_rem(table.len() as u64)?;
+        // While none is missing the number of a record is its place, and nothing need be counted.
+        let numbered = key(resource, index + 1);
+        let is_whole = self.made.get(&resource).is_some_and(|made| *made == table.len() as u64);
+        if is_whole && table.get(&numbered).is_some_and(|record| record.hidden_us.is_none()) {
+            return Some(numbered);
+        }
+        let index = usize::try_from(index).ok()?;
         let mut from = table.iter().skip(index).chain(table.iter().take(index));
         from.find(|(_, record)| record.hidden_us.is_none()).map(|(key, _)| key.clone())
     }
@@ -122,14 +129,41 @@ impl World {
     pub(super) fn new_key(&mut self, resource: Resource) -> String {
         let made = self.made.entry(resource).or_default();
         *made += 1;
-        let prefix = match resource {
-            Resource::Property => "L",
-            Resource::Member => "M",
-            Resource::Office => "O",
-            Resource::Media => "P",
-            Resource::OpenHouse => "H",
-            Resource::EntityEvent => "E",
-        };
-        format!("{prefix}{:07}", *made)
+        key(resource, *made)
+    }
+}
+
+/// The key of the n-th record that was made.
+fn key(resource: Resource, n: u64) -> String {
+    let prefix = match resource {
+        Resource::Property => "L",
+        Resource::Member => "M",
+        Resource::Office => "O",
+        Resource::Media => "P",
+        Resource::OpenHouse => "H",
+        Resource::EntityEvent => "E",
+    };
+    format!("{prefix}{n:07}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_picked_by_its_number_is_what_stands_there() {
+        let mut world = World::default();
+        for _ in 0..20 {
+            let key = world.new_key(Resource::Property);
+            world.put(Resource::Property, &key, Record::default());
+        }
+        let nth = |world: &World, n: usize| world.all(Resource::Property).nth(n).map(|(key, _)| key.to_owned());
+        for n in 0..20 {
+            assert_eq!(world.pick(Resource::Property, 40 + n), nth(&world, usize::try_from(n).expect("small")));
+        }
+        world.remove(Resource::Property, "L0000003");
+        assert_eq!(world.pick(Resource::Property, 2).as_deref(), Some("L0000004"));
+        world.put(Resource::Property, "L0000003", Record { hidden_us: Some(1), ..Record::default() });
+        assert_eq!(world.pick(Resource::Property, 2).as_deref(), Some("L0000004"), "it may not be viewed");
     }
 }

@@ -13,6 +13,7 @@ on_both!(
     a_sweep_by_links_misses_live_records_and_removes_none,
     links_through_a_log_that_is_compacted_lose_events,
     a_collection_that_is_not_found_removes_nothing,
+    pages_smaller_than_a_vendor_says_are_walked_to_the_end,
 );
 
 /// Sweeps alone, one after the other.
@@ -195,4 +196,15 @@ async fn a_collection_that_is_not_found_removes_nothing(database: Database) {
     universe.sandbox.control("faults", json!({ "lost_permission": [] })).await;
     let n = mls::in_step(&universe, SOON * 3).await;
     println!("mls {:?}: 0 of Media removed while the collection answered 404; {n} records in step after it", universe.database.engine);
+}
+
+/// A vendor whose pages are smaller than its documents say: what was asked for as a page is then all that its links lead through.
+async fn pages_smaller_than_a_vendor_says_are_walked_to_the_end(database: Database) {
+    let source = "profile = \"spark\"\npasses = false";
+    let sandbox = vec!["--profile", "spark", "--page-max", "400"];
+    let universe = Mls { entities: 400, source, sandbox, ..Mls::default() }.started(database).await;
+    let photos = mls::truth(&universe, "Media", "MediaKey").await.len();
+    assert!(photos > 1_000, "{photos} photos are no more than one page of those that are asked for");
+    let n = mls::in_step(&universe, SOON).await;
+    println!("mls {:?}: {photos} photos in pages of 400 where 1,000 were asked for; {n} records in step", universe.database.engine);
 }

@@ -70,7 +70,7 @@ fn links_are_followed_on_our_origin_only() {
     }
     assert_eq!(list(&reso, "Property", page(None, Some("link:https://evil.test/"))), "https://mls.example.test/odata/Property");
     let newer = read(&reso, page(None, Some("walk:")), &records(&[("a", T1)], r#""@nextLink":"Property?p=2","#)).expect("a page");
-    assert_eq!(newer.as_deref(), Some("link:https://mls.example.test/odata/Property?p=2"));
+    assert_eq!(newer.as_deref(), Some("link:1/https://mls.example.test/odata/Property?p=2"));
     let at = Some("link:https://mls.example.test/odata/Property?p=2");
     assert_eq!(read(&reso, page(None, at), &records(&[("a", T1)], "")), Ok(None), "whoever gives links gives none on the last page");
     assert_eq!(read(&reso, page(None, at), &records(&[], r#""@odata.nextLink":"Property?p=3","#)), Ok(None), "an empty page ends");
@@ -135,15 +135,36 @@ fn vendors_lead_by_links_in_the_body_or_a_header() {
     let grid = of_vendor("spark", None);
     assert_eq!(read(&grid, page(None, None), &records(&[("a", T1)], "")), Ok(None));
     let next = read(&grid, page(None, None), &records(&[("a", T1)], r#""@odata.nextLink":"Property?$skiptoken=a","#));
-    assert_eq!(next, Ok(Some("link:https://mls.example.test/odata/Property?$skiptoken=a".into())));
+    assert_eq!(next, Ok(Some("link:1/https://mls.example.test/odata/Property?$skiptoken=a".into())));
     let bridge = of_vendor("bridge", None);
     let headers = vec![("link".to_owned(), "<https://mls.example.test/odata/Property/replication?next=7>; rel=\"next\"".to_owned())];
     let next = read(&bridge, page(None, None), &Response { headers, ..records(&[("a", T1)], "") });
-    assert_eq!(next, Ok(Some("link:https://mls.example.test/odata/Property/replication?next=7".into())));
+    assert_eq!(next, Ok(Some("link:1/https://mls.example.test/odata/Property/replication?next=7".into())));
     assert_eq!(read(&bridge, page(None, None), &answer(404, "")), Ok(Some("walk:".into())), "there is a plainer way");
     assert!(list(&bridge, "Property", page(None, Some("walk:"))).starts_with("https://mls.example.test/odata/Property?"));
     assert_eq!(read(&grid, page(None, None), &answer(400, "")), Err(ReadError::Refused(400)), "there is no other way");
-    let full: Vec<(String, &str)> = (0..1_000).map(|n| (format!("p{n}"), T1)).collect();
-    let full: Vec<(&str, &str)> = full.iter().map(|(key, stamp)| (key.as_str(), *stamp)).collect();
-    assert_eq!(read(&grid, page(None, None), &records(&full, "")), Ok(Some("skip:1000".into())), "to some `$top` is all that is wanted");
+    assert_eq!(read(&grid, page(None, None), &rows(1_000, "")), Ok(Some("skip:1000".into())), "to some `$top` is all that is wanted");
+}
+
+fn rows(n: usize, beside: &str) -> Response {
+    let keys: Vec<String> = (0..n).map(|n| format!("p{n}")).collect();
+    records(&keys.iter().map(|key| (key.as_str(), T1)).collect::<Vec<_>>(), beside)
+}
+
+#[test]
+fn links_that_end_with_what_was_asked_for_are_no_end_of_the_list() {
+    // The server's pages are smaller than was asked for, and its links add up to that.
+    let grid = of_vendor("spark", None);
+    let link = r#""@odata.nextLink":"Property?$skiptoken=a&$top=600","#;
+    let second = read(&grid, page(None, None), &rows(400, link)).expect("a page").expect("it goes on");
+    assert_eq!(list(&grid, "Property", page(None, Some(&second))), "https://mls.example.test/odata/Property?$skiptoken=a&$top=600");
+    let third = read(&grid, page(None, Some(&second)), &rows(400, link)).expect("a page").expect("it goes on");
+    assert_eq!(read(&grid, page(None, Some(&third)), &rows(200, "")), Ok(Some("skip:1000".into())), "all that was asked for");
+    assert_eq!(read(&grid, page(None, Some(&third)), &rows(199, "")), Ok(None), "less than that");
+    let old = Some("link:https://mls.example.test/odata/Property?p=2");
+    assert_eq!(list(&grid, "Property", page(None, old)), "https://mls.example.test/odata/Property?p=2", "of an earlier version");
+    // What lies far behind is served at Bridge's own path alone.
+    let bridge = of_vendor("bridge", None);
+    let at = Some("link:1000/https://mls.example.test/odata/Property/replication?next=7");
+    assert_eq!(read(&bridge, page(None, at), &rows(1_000, "")), Ok(None));
 }
