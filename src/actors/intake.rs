@@ -106,7 +106,7 @@ impl Intake {
     }
 
     async fn work_in(&self, fence: &Fence, deliveries: Vec<Delivery>) -> Result<(), Error> {
-        self.source.pushes.came();
+        self.source.pushes.came(self.source.clock.now());
         let mut batch = self.source.batch(LearnedBy::Hook);
         for delivery in deliveries {
             let read = {

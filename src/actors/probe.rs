@@ -42,6 +42,12 @@ const AGAIN_PART: u32 = 8;
 /// The first one after a start: the public socket is the last to open.
 const FIRST_AFTER: Duration = Duration::from_secs(15);
 
+/// The longest time until a way that is cut is noticed.
+#[cfg(test)]
+pub(in crate::actors) fn noticed_within(every: Duration) -> Duration {
+    every + every / AGAIN_PART + crate::upstream::PublicUrl::PATIENCE * FAILURES_MIN
+}
+
 /// What is known of the way from the public address to this process. Kept in memory: a new process looks anew.
 #[derive(Debug)]
 pub(super) struct Probe {

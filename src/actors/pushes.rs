@@ -1,10 +1,11 @@
-//! Whether a sender has stopped: its log tells of events that no delivery announces.
+//! Whether a sender has stopped: its log tells of events that no delivery announces, or passes show changes that none told.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::ask::AskError;
 use super::source::Source;
+use crate::clock::Timestamp;
 use crate::connectors::{ReadError, Response, Resume};
 use crate::quota::Class;
 use crate::report::{ResumeAsked, ResumeRefused};
@@ -20,16 +21,18 @@ pub(super) struct Pushes(Mutex<Heard>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Heard {
-    /// When a log first told of an event that no delivery had announced, since a delivery came or the sender was asked.
+    /// When a log or a pass first showed what no delivery had announced, since a delivery came or the sender was asked.
     missed_at: Option<Duration>,
     /// When the sender was last asked to deliver again.
     asked_at: Option<Duration>,
     /// How often it was asked since a delivery came.
     asked: u32,
+    /// When a delivery last came.
+    came_at: Option<Timestamp>,
 }
 
 impl Pushes {
-    /// A log tells of events that no delivery announced; whether it is the first time.
+    /// There is something that no delivery announced; whether it is the first time.
     pub(super) fn missed(&self, now: Duration) -> bool {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = heard.missed_at.is_none();
@@ -38,8 +41,13 @@ impl Pushes {
     }
 
     /// A delivery came.
-    pub(super) fn came(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Heard::default();
+    pub(super) fn came(&self, at: Timestamp) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Heard { came_at: Some(at), ..Heard::default() };
+    }
+
+    /// Whether no delivery has come since.
+    pub(super) fn is_silent_since(&self, at: Timestamp) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).came_at.is_none_or(|came| came < at)
     }
 
     /// How long until the sender is to be asked; `None`: nothing is missed.
@@ -53,15 +61,15 @@ impl Pushes {
 
     fn asked(&self, now: Duration) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *heard = Heard { missed_at: None, asked_at: Some(now), asked: heard.asked.saturating_add(1) };
+        *heard = Heard { missed_at: None, asked_at: Some(now), asked: heard.asked.saturating_add(1), ..*heard };
     }
 }
 
 impl Source {
-    /// A log told of so many events first.
-    pub(super) fn told_by_log(&self, events: usize) {
+    /// So much was told by a log first, or shown by a pass and told by nobody.
+    pub(super) fn unannounced(&self, n: usize) {
         let is_pushed = self.settings.public_url.is_some() && self.connector.resume().is_some();
-        if events > 0 && is_pushed && self.pushes.missed(self.clock.monotonic()) {
+        if n > 0 && is_pushed && self.pushes.missed(self.clock.monotonic()) {
             self.keeper.wake();
         }
     }
@@ -112,7 +120,9 @@ mod tests {
         pushes.asked(MINUTE * 3);
         pushes.missed(MINUTE * 3);
         assert_eq!(pushes.due_in(MINUTE * 3, MINUTE), Some(MINUTE * 2));
-        pushes.came();
+        assert!(pushes.is_silent_since(Timestamp(7)), "none ever came");
+        pushes.came(Timestamp(8));
+        assert!(!pushes.is_silent_since(Timestamp(7)) && pushes.is_silent_since(Timestamp(9)));
         assert_eq!(pushes.due_in(MINUTE * 9, MINUTE), None);
         pushes.missed(MINUTE * 9);
         assert_eq!(pushes.due_in(MINUTE * 9, MINUTE), Some(MINUTE), "it was heard meanwhile");

@@ -89,7 +89,7 @@ pub struct Watch {
 impl Default for Watch {
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        Self { look: minute * 4, mend: minute * 60, probe: minute * 4, late: minute * 5, missed: 5 }
+        Self { look: minute * 4, mend: minute * 60, probe: minute * 4, late: minute * 2, missed: 5 }
     }
 }
 

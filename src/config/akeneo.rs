@@ -119,8 +119,8 @@ section! {
         attributes: Vec<String> = default("[]");
         /// Which records are relevant; others are taken out of the replica, and come back once they are.
         keep: Keep = table();
-        /// How often changes are looked for.
-        poll: Duration = default("\"5m\""), within(seconds(1)..=days(30));
+        /// How often changes are looked for; it is by this that lost events are noticed.
+        poll: Duration = default("\"1m\""), within(seconds(1)..=days(30));
         /// How often the whole resource is compared.
         sweep: Duration = default("\"24h\""), within(seconds(1)..=days(365));
         /// As of the source, where this resource differs.

@@ -176,8 +176,9 @@ section! {
         expand: Vec<String> = default("[]");
         /// An OData filter of what is to be held.
         filter: Option<String> = optional("\"PropertyType eq 'Residential'\"");
-        /// How often changes are looked for.
-        poll: Duration = default("\"5m\""), within(seconds(1)..=days(30));
+        /// How often changes are looked for; else every five minutes, or every minute where events are pushed and no log is read, since
+        /// lost ones are then noticed by this alone.
+        poll: Option<Duration> = optional("\"5m\""), if_set(within(seconds(1)..=days(30)));
         /// How often the whole resource is compared.
         sweep: Duration = default("\"24h\""), within(seconds(1)..=days(365));
         /// As of the source, where this resource differs.
@@ -241,8 +242,13 @@ fn one_amount(quota: &Quota) -> Result<(), String> {
 /// What every kind has for its resources.
 pub(super) fn common(resources: &BTreeMap<String, ResoResource>) -> BTreeMap<String, Resource> {
     let resource = |(name, set): (&String, &ResoResource)| {
-        let resource =
-            Resource { include: Vec::new(), poll: set.poll, sweep: set.sweep, keep_deleted: set.keep_deleted, read_lag: set.read_lag };
+        let resource = Resource {
+            include: Vec::new(),
+            poll: set.poll.unwrap_or(seconds(5 * 60)),
+            sweep: set.sweep,
+            keep_deleted: set.keep_deleted,
+            read_lag: set.read_lag,
+        };
         (name.clone(), resource)
     };
     resources.iter().map(resource).collect()

@@ -105,7 +105,8 @@ fn zone(name: &str) -> Result<(), String> {
 }
 
 section! {
-    /// Whatever loses webhooks is to be noticed within five minutes, so what looks for it does so a bit more often.
+    /// Whatever loses webhooks is to be noticed within five minutes, so what looks for it does so a bit more often. Of silence, feeds and
+    /// passes tell: a change is learned within `feed_poll` or `poll`, and judged `late` after that.
     pub struct Watch {
         /// Between two looks at the registrations upstream: one request each, two where a subscriber stands above them: 15 or 30 an hour.
         look: Duration = default("\"4m\""), within(seconds(1)..=days(1));
@@ -114,7 +115,7 @@ section! {
         /// Between two requests to ourselves by way of public_url, which cost the upstream nothing; "0s" sends none. One that fails is sent again after an eighth of it.
         probe: Duration = default("\"4m\""), within(Duration::ZERO..=days(1));
         /// A webhook that comes later than this after its change counts as missed.
-        late: Duration = default("\"5m\""), within(seconds(1)..=seconds(6 * 3_600));
+        late: Duration = default("\"2m\""), within(seconds(1)..=seconds(6 * 3_600));
         /// So many missed within an hour are a gap: a few are lost by any upstream, and feeds and passes have found what they told of.
         missed: u32 = default("5"), within(1..=1_000_000);
     }

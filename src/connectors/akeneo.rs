@@ -57,8 +57,8 @@ const EVENTS_API_ENDS: Timestamp = Timestamp(1_798_761_600_000_000);
 /// The vendor sends so many requests an hour, to all subscriptions of a PIM together; then it sleeps, and drops what has waited for two
 /// hours. Ours alone reach it later than all of them do.
 const EVENTS_API_CAP: Cap = Cap { deliveries: 4_000, window: Duration::from_secs(3_600) };
-/// Changes are asked for every five minutes.
-const DEFAULT_POLL: Duration = Duration::from_secs(5 * 60);
+/// Changes are asked for every minute: nothing else shows that events were lost.
+const DEFAULT_POLL: Duration = Duration::from_secs(60);
 /// A complete comparison once a day finds what no event and no filter tells.
 const DEFAULT_SWEEP: Duration = Duration::from_secs(24 * 3600);
 /// Columns that hold the key of another record.

@@ -44,6 +44,8 @@ pub const LOG: &str = "EntityEvent";
 const HOOK_BODY_MAX: u64 = 16 * 1024 * 1024;
 /// Changes are asked for every five minutes.
 const DEFAULT_POLL: Duration = Duration::from_secs(5 * 60);
+/// Where events are pushed and no log is read, nothing else shows that some were lost.
+const POLL_WITHOUT_LOG: Duration = Duration::from_secs(60);
 /// A complete comparison once a day, as consumers of the standard do without events.
 const DEFAULT_SWEEP: Duration = Duration::from_secs(24 * 3600);
 
@@ -272,7 +274,7 @@ fn spec(table: &Table, set: &ResourceOptions, options: &Options) -> Result<Resou
             tombstones: options.tombstones,
         },
         absence: Absence::ByKey,
-        poll: set.poll.unwrap_or(DEFAULT_POLL),
+        poll: set.poll.unwrap_or(if options.push.is_some() && options.log.is_none() { POLL_WITHOUT_LOG } else { DEFAULT_POLL }),
         sweep: set.sweep.unwrap_or(DEFAULT_SWEEP),
         keep_deleted: set.keep_deleted.unwrap_or(options.keep_deleted),
         parent,

@@ -128,3 +128,46 @@ pub async fn description(config: &Config, source: &config::Source) -> Result<Str
     crate::connectors::reso::described(&text).map_err(|error| format!("the answer {error}"))?;
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A source of which nothing is set but what has to be.
+    fn kind(text: &str) -> (Kind, Watch) {
+        let config = Config::parse("instep.toml", text).unwrap_or_else(|error| panic!("{error}"));
+        let (name, source) = config.sources.iter().next().expect("a source");
+        let kind = match &source.connector {
+            Configured::Productive(settings) => productive::kind(&config, source, settings),
+            Configured::Akeneo(settings, resources) => {
+                akeneo::kind(&SourceName::new(name).expect("a name"), &config, source, settings, resources)
+            }
+            Configured::Reso(settings, resources) => reso::kind(&config, source, settings, resources),
+        };
+        (kind.unwrap_or_else(|error| panic!("{error}")), watch(&source.common.watch))
+    }
+
+    #[test]
+    fn what_is_lost_within_a_minute_is_noticed_within_five_by_the_defaults() {
+        let secret = "{ env = \"A\" }";
+        let reso = format!("[sources.mls]\nkind = \"reso\"\nurl = \"https://mls.example/\"\nauth = {{ token = {secret} }}\npush = {{}}\n");
+        let texts = [
+            format!("[sources.pmp]\nkind = \"productive\"\norganization = 1\ntoken = {secret}\n"),
+            format!(
+                "[sources.pim]\nkind = \"akeneo\"\nurl = \"https://pim.example/\"\nauth = {{ token = {secret} }}\n\
+                 event_platform = {{ secrets = [{secret}] }}\n"
+            ),
+            reso.clone(),
+            format!("{reso}events = {{ read = \"no\" }}\n"),
+        ];
+        for text in texts {
+            let (kind, watch) = kind(&text);
+            let polls = kind.connector.resources().iter().map(|spec| spec.poll).max().expect("resources");
+            let learned = if kind.feeds { kind.feed_poll } else { polls };
+            let minute = Duration::from_secs(60);
+            let [look, probe, silence] = watch.noticed_within(learned);
+            // Enough of it are lost by the end of the minute; a look and a probe need no change.
+            assert!(look < minute * 5 && probe < minute * 5 && minute + silence < minute * 5, "{look:?}, {probe:?}, {silence:?}: {text}");
+        }
+    }
+}

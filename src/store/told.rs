@@ -11,6 +11,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult};
 use crate::clock::Timestamp;
 use crate::model::{Entity, Key, Operation, ResourceName, SourceName};
 use crate::reconcile::{Learned, Statements, Terms, Told};
+use crate::store::apply::LearnedBy;
 use crate::store::connect::Store;
 use crate::store::error::Error;
 use crate::store::sql::{RECEIVED_AT, of_resource, of_source, padded};
@@ -20,6 +21,8 @@ const PAGE: u64 = 1_000;
 /// Statements read at once; where more were made about the records of a page, each half of it is looked at apart. Of one record so many
 /// are looked at, the first.
 const STATEMENTS_MAX: u64 = 20_000;
+/// Statements of a resource among which a delivery's is looked for: they have no index by way.
+const RECALLED_MAX: u64 = 100_000;
 /// A delivery is worked in so long after it was received, at most; later ones are not seen.
 const WORKED_WITHIN: Duration = Duration::from_secs(3_600);
 
@@ -170,6 +173,18 @@ impl Store {
             above = last.number;
             self.who_told(source, changes, terms).await?.into_iter().for_each(|(change, told)| each(&change.record.resource, told));
         }
+    }
+
+    /// Whether a delivery ever spoke of a record of a resource, as far as statements are kept; of very many, the first keys' are looked at.
+    ///
+    /// # Errors
+    /// [`crate::store::Kind::Unavailable`].
+    pub async fn was_told(&self, source: &SourceName, resource: &ResourceName) -> Result<bool, Error> {
+        let mut some = Query::select();
+        some.column("via").from("instep_outcome").and_where(of_resource(source, resource)).limit(RECALLED_MAX);
+        let mut select = Query::select();
+        select.column("via").from_subquery(some, "some").and_where(Expr::col("via").ne(LearnedBy::Feed.as_str())).limit(1);
+        Ok(self.reader().query_one(&select).await?.is_some())
     }
 
     /// From when on every statement is kept; `None`: none was ever forgotten.

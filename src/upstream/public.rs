@@ -7,9 +7,6 @@ use crate::clock::Timestamp;
 
 /// Time for connecting, the handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for the whole answer. Two that fail and what lies between them stay below five minutes.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
 /// What the public address answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -24,6 +21,9 @@ pub struct Answer {
 pub struct PublicUrl(reqwest::Client);
 
 impl PublicUrl {
+    /// Time for the whole answer. Two that fail and what lies between them stay below five minutes.
+    pub const PATIENCE: Duration = Duration::from_secs(10);
+
     /// # Errors
     /// When the platform's certificates cannot be used.
     pub fn new() -> Result<Self, String> {
@@ -33,7 +33,7 @@ impl PublicUrl {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
+            .timeout(Self::PATIENCE)
             .user_agent(concat!("instep/", env!("CARGO_PKG_VERSION"), " probe"))
             .pool_max_idle_per_host(0)
             .http1_only()

@@ -36,12 +36,14 @@ pub(crate) struct Mls {
     pub(crate) tables: &'static str,
     /// Further arguments of the sandbox.
     pub(crate) sandbox: Vec<&'static str>,
+    /// Which port the producer delivers to, and the daemon's own, where they are not one.
+    pub(crate) ports: Option<(u16, u16)>,
 }
 
 impl Default for Mls {
     /// Every resource, by every way that is open without a word.
     fn default() -> Self {
-        Self { entities: 100, resources: Vec::new(), source: "", tables: "", sandbox: Vec::new() }
+        Self { entities: 100, resources: Vec::new(), source: "", tables: "", sandbox: Vec::new(), ports: None }
     }
 }
 
@@ -62,12 +64,13 @@ impl Mls {
         let arguments: Vec<&str> = fixed.into_iter().chain(self.sandbox.iter().copied()).collect();
         let sandbox = Sandbox::start_as(database.folder(), &arguments, client.clone());
         let mut universe = Universe::with(database, sandbox, client);
+        universe.hooks_port = self.ports.map_or(universe.hooks_port, |(_, own)| own);
         universe.expect_more(if self.resources.is_empty() { KEYS.len() } else { self.resources.len() });
         let mut text = format!(
             "[sources.mls]\nkind = \"reso\"\nurl = {:?}\npublic_url = \"http://127.0.0.1:{}\"\nauth = {{ token = {} }}\n\
              push.tokens = [{}]\npush.label = \"{LABEL}\"\nbrake = {{ share = 1.0, rows = 100000, cap = 100000 }}\nlinger = \"50ms\"\nread_lag = \"0s\"\nlist_lag = \"0s\"\n{}\n",
             universe.sandbox.url,
-            universe.hooks_port,
+            self.ports.map_or(universe.hooks_port, |(public, _)| public),
             universe.secret("read-token", READ_TOKEN),
             universe.secret("push-token", PUSH_TOKEN),
             self.source,
@@ -89,8 +92,13 @@ pub(crate) async fn subscribe(universe: &Universe) {
 }
 
 /// Has the producer push its log, by these further settings.
-pub(crate) async fn push(universe: &Universe, mut settings: Value) {
-    settings["url"] = format!("http://127.0.0.1:{}/hooks/mls/events", universe.hooks_port).into();
+pub(crate) async fn push(universe: &Universe, settings: Value) {
+    push_to(universe, universe.hooks_port, settings).await;
+}
+
+/// As [`push`], to a port that leads to the daemon's.
+pub(crate) async fn push_to(universe: &Universe, port: u16, mut settings: Value) {
+    settings["url"] = format!("http://127.0.0.1:{port}/hooks/mls/events").into();
     settings["token"] = PUSH_TOKEN.into();
     settings["label"] = LABEL.into();
     universe.sandbox.control("push", settings).await;

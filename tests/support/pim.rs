@@ -50,6 +50,8 @@ pub(crate) struct Pim {
     pub(crate) subscribes: bool,
     /// The PIM's limits, as arguments of the sandbox; the vendor's where it is empty. The sandbox's own are tested elsewhere.
     pub(crate) limits: &'static [&'static str],
+    /// Which port the PIM delivers to, and the daemon's own, where they are not one.
+    pub(crate) ports: Option<(u16, u16)>,
 }
 
 impl Default for Pim {
@@ -64,6 +66,7 @@ impl Default for Pim {
             sandbox: Vec::new(),
             subscribes: false,
             limits: &["--requests-per-second", "1000000"],
+            ports: None,
         }
     }
 }
@@ -86,7 +89,7 @@ impl Pim {
              auth = {{ client_id = \"1_instep\", secret = {}, username = \"instep_0001\", password = {} }}\n\
              linger = \"50ms\"\nread_lag = \"0s\"\nlist_lag = \"0s\"\n{}\n\
              [sources.pim.events_api]\nsecrets = [{}]\n[sources.pim.event_platform]\nsecrets = [{}, {}]\n{}[sources.pim.resources]\n",
-            universe.hooks_port,
+            self.ports.map_or(universe.hooks_port, |(public, _)| public),
             self.quota,
             universe.secret("client-secret", CLIENT_SECRET),
             universe.secret("pim-password", PASSWORD),
@@ -107,6 +110,7 @@ impl Pim {
         let client = client();
         let sandbox = self.sandbox(database.folder(), client.clone());
         let mut universe = Universe::with(database, sandbox, client);
+        universe.hooks_port = self.ports.map_or(universe.hooks_port, |(_, own)| own);
         universe.expect_more(self.resources.len());
         universe.configure("", self.tables, &self.configuration(&universe, &universe.sandbox.url));
         universe

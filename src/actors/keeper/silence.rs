@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::actors::source::Source;
+#[cfg(test)]
+use crate::actors::{probe, source::Watch};
 use crate::clock::Timestamp;
 use crate::model::ResourceName;
 use crate::reconcile::Terms;
@@ -27,12 +29,34 @@ const COMMITS_WITHIN: Duration = Duration::from_secs(15);
 /// Missed changes remembered, however many are asked for.
 const MISSED_MAX: usize = 1_000;
 
+/// Changes are judged this often.
+fn turn_every(late: Duration) -> Duration {
+    (late / 10).min(TURN_EVERY)
+}
+
+/// What was said until now is known so much later.
+fn known_after(late: Duration) -> Duration {
+    (late / 4).min(COMMITS_WITHIN)
+}
+
+#[cfg(test)]
+impl Watch {
+    /// The longest time until lost webhooks are noticed: by registrations, by the public address, and by changes that are learned within
+    /// this time otherwise.
+    pub(crate) fn noticed_within(&self, learned: Duration) -> [Duration; 3] {
+        let judged = self.late + known_after(self.late) + turn_every(self.late);
+        [self.look, probe::noticed_within(self.probe), learned + judged]
+    }
+}
+
 /// How far the changes are judged, and what was missed.
 #[derive(Debug)]
 pub(super) struct Silence {
     terms: Terms,
     /// When a delivery first spoke of a resource, of what was looked at.
     first_heard: BTreeMap<ResourceName, Timestamp>,
+    /// Whether it is known of which resources deliveries spoke before this process began.
+    recalled: bool,
     /// The last change that was judged.
     judged: Option<i64>,
     /// When missed changes happened and when they were learned.
@@ -51,11 +75,11 @@ impl Silence {
         // An upstream's clock may be off by as much as a delivery may be late: what is doubtful counts as told.
         let terms = Terms { within: late, slack: late, unstamped: late * 2, horizon, ahead_us: 0 };
         let (first_heard, missed) = (BTreeMap::new(), VecDeque::new());
-        Self { terms, first_heard, judged: None, missed, opened_at: None, next_at: Duration::ZERO }
+        Self { terms, first_heard, recalled: false, judged: None, missed, opened_at: None, next_at: Duration::ZERO }
     }
 
     fn every(&self) -> Duration {
-        (self.terms.within / 10).min(TURN_EVERY)
+        turn_every(self.terms.within)
     }
 
     /// Judges what has become old enough; how long until the next turn.
@@ -75,11 +99,24 @@ impl Silence {
 
     /// Up to when everything is known that was said: no delivery that came before waits to be worked in.
     async fn known_until(&self, source: &Source) -> Result<Timestamp, store::Error> {
-        let until = source.clock.now().minus((self.terms.within / 4).min(COMMITS_WITHIN));
+        let until = source.clock.now().minus(known_after(self.terms.within));
         Ok(source.store.backlog(&source.name).await?.oldest.map_or(until, |oldest| until.min(oldest)))
     }
 
-    /// Judges the changes whose time is over; how many were missed.
+    /// A sender that was heard before this process began is one that may fall silent, or has.
+    async fn recall(&mut self, source: &Source) -> Result<(), store::Error> {
+        let since = source.clock.now().minus(self.terms.horizon);
+        for spec in source.connector.resources() {
+            if source.store.was_told(&source.name, &spec.name).await? {
+                self.first_heard.insert(spec.name.clone(), since);
+            }
+        }
+        self.recalled = true;
+        Ok(())
+    }
+
+    /// Judges the changes whose time is over; how many were missed. Where nothing was delivered since one of them was learned, the sender
+    /// may have stopped.
     async fn judge(&mut self, source: &Source) -> Result<u64, store::Error> {
         let until = self.known_until(source).await?.minus(self.terms.within);
         let mut judged = match self.judged {
@@ -88,8 +125,11 @@ impl Silence {
         };
         self.judged = Some(judged);
         let registered = self.registered(source).await?;
+        if registered.is_none() && !self.recalled {
+            self.recall(source).await?;
+        }
         let kept_since = source.store.statements_since().await?;
-        let mut n_missed = 0;
+        let (mut n_missed, mut n_since_heard) = (0, 0);
         for _ in 0..PAGES_MAX {
             let changes = source.store.changes_until(&source.name, judged, until).await?;
             let Some(last) = changes.last() else { break };
@@ -102,11 +142,13 @@ impl Silence {
                 let is_kept = kept_since.is_none_or(|since| self.terms.span(&change.learned).0 >= since);
                 if let Some(happened) = live_since.filter(|_| is_kept).and_then(|since| told.missed(since, &self.terms)) {
                     n_missed += 1;
+                    n_since_heard += usize::from(source.pushes.is_silent_since(told.change.at));
                     self.missed.push_back((happened, told.change.at));
                 }
             }
             self.judged = Some(judged);
         }
+        source.unannounced(n_since_heard);
         while self.missed.len() > MISSED_MAX.max(source.settings.watch.missed as usize) {
             self.missed.pop_front();
         }

@@ -219,7 +219,7 @@ impl Reconciler {
             batch.keyless = keyless;
             batch.log = Some(step);
             source.apply_batch(fence, batch).await?;
-            source.told_by_log(n_first_told);
+            source.unannounced(n_first_told);
             // As far as the next poll or page goes back.
             let most = usize::try_from(order.overlap).unwrap_or(usize::MAX).saturating_add(order.page.saturating_mul(2));
             self.shown.entry(feed.name).and_modify(|shown| shown.note(numbers, most));

@@ -176,7 +176,7 @@ fn described(path: &str) -> Result<Schema, String> {
 
 fn resource(set: &ResoResource) -> ResourceOptions {
     let ResoResource { key, numeric, timestamp, select, expand, filter, poll, sweep, keep_deleted, read_lag } = set.clone();
-    ResourceOptions { key, timestamp, numeric, select, expand, filter, poll: Some(poll), sweep: Some(sweep), keep_deleted, read_lag }
+    ResourceOptions { key, timestamp, numeric, select, expand, filter, poll, sweep: Some(sweep), keep_deleted, read_lag }
 }
 
 #[cfg(test)]

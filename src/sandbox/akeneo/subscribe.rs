@@ -45,6 +45,8 @@ struct EventPlatform {
     /// As the vendor suspends, not as a user does.
     suspend_by_system: bool,
     resume: bool,
+    /// As somebody else may delete it at the vendor.
+    delete: bool,
 }
 
 impl Subscribing {
@@ -102,6 +104,9 @@ fn set_platform(inner: &mut Inner, asked: EventPlatform, now_us: i64) -> Result<
         }
         if asked.resume {
             inner.platform.resume(&id, now_us);
+        }
+        if asked.delete {
+            inner.platform.remove(&id);
         }
     }
     Ok(())

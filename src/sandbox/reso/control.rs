@@ -90,6 +90,8 @@ struct Pushing {
     batch: Option<usize>,
     /// Everything in the log from this number on is pushed, once more or for the first time.
     from: Option<u64>,
+    /// Stop it, as its operator may, or let it go on.
+    stop: Option<bool>,
 }
 
 /// Changes the receiver; what waits for none is discarded.
@@ -110,6 +112,11 @@ fn push(state: &State, asked: Pushing) -> Value {
         for number in events.numbers(from) {
             push.queue(number, None, now_us);
         }
+    }
+    match asked.stop {
+        Some(true) => push.stop(),
+        Some(false) => push.resume(),
+        None => {}
     }
     let report = push.report();
     drop(inner);

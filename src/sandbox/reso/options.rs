@@ -124,6 +124,9 @@ pub struct Options {
     /// Failures in a row after which the push stops
     #[arg(long, default_value_t = 10)]
     pub push_failures_max: u64,
+    /// Once the push has stopped, never send what waits and what happens until it is resumed
+    #[arg(long)]
+    pub push_forgets: bool,
     /// Tries after which an event is given up for good; 0 for never
     #[arg(long, default_value_t = 0)]
     pub push_tries: u64,
@@ -173,6 +176,7 @@ impl Default for Options {
             push_timeout_ms: 5_000,
             push_retry_ms: 500,
             push_failures_max: 10,
+            push_forgets: false,
             push_tries: 0,
             push_impatient: false,
             compaction_ms: 0,

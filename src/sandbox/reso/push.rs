@@ -35,6 +35,8 @@ pub(super) struct Push {
     in_flight: usize,
     failures: u64,
     stopped: bool,
+    /// What waits while it is stopped is lost.
+    forgets: bool,
     paused_until_us: i64,
     /// When the last 429 came that said how long to wait, and how long.
     refused: Option<(i64, i64)>,
@@ -64,6 +66,7 @@ impl Push {
             in_flight: 0,
             failures: 0,
             stopped: false,
+            forgets: options.push_forgets,
             paused_until_us: 0,
             refused: None,
             counts: BTreeMap::new(),
@@ -85,6 +88,7 @@ impl Push {
         }
         self.count("queued");
         self.put(Queued { number, change, tries: 0 }, due_us);
+        self.forget();
     }
 
     fn put(&mut self, queued: Queued, due_us: i64) {
@@ -100,6 +104,23 @@ impl Push {
     /// Forgets what waits.
     pub(super) fn discard(&mut self) {
         self.waiting.clear();
+    }
+
+    /// Sends nothing until it is resumed.
+    pub(super) fn stop(&mut self) {
+        if !self.stopped {
+            self.stopped = true;
+            self.count("stopped");
+        }
+        self.forget();
+    }
+
+    /// Loses what waits, where it does not keep it while it is stopped.
+    fn forget(&mut self) {
+        if self.stopped && self.forgets {
+            let lost = std::mem::take(&mut self.waiting).len() as u64;
+            *self.counts.entry("lost_while_stopped").or_default() += lost;
+        }
     }
 
     /// Goes on after a stop.
@@ -168,10 +189,6 @@ impl Push {
         if !matches!(outcome, Outcome::Answered(429, _)) {
             self.failures += 1;
         }
-        if self.failures >= options.push_failures_max && !self.stopped {
-            self.stopped = true;
-            self.count("stopped");
-        }
         self.paused_until_us = now_us + pause_us;
         for queued in batch {
             let tries = queued.tries + 1;
@@ -180,6 +197,9 @@ impl Push {
             } else {
                 self.put(Queued { tries, ..queued }, now_us);
             }
+        }
+        if self.stopped || self.failures >= options.push_failures_max {
+            self.stop();
         }
         Vec::new()
     }

@@ -70,6 +70,27 @@ async fn failures_are_tried_again_until_the_push_stops_and_is_resumed() {
 }
 
 #[tokio::test]
+async fn a_push_that_forgets_loses_what_happens_while_it_is_stopped() {
+    let mut receiver = Receiver::new(vec![500]).await;
+    let bench = Bench::new(Options { push_failures_max: 1, push_forgets: true, ..to(&receiver) }).await;
+    let change = async |key: &str| bench.control("update", json!({ "resource": "Member", "key": key })).await;
+    change("M0000001").await;
+    receiver.next().await;
+    bench.control("quiesce", json!({})).await;
+    change("M0000002").await;
+    bench.control("push", json!({ "stop": false })).await;
+    change("M0000003").await;
+    receiver.next().await;
+    bench.control("quiesce", json!({})).await;
+    bench.control("push", json!({ "stop": true })).await;
+    change("M0000004").await;
+    let push = bench.report().await["push"].take();
+    assert_eq!((&push["lost_while_stopped"], &push["sent"], &push["waiting"]), (&json!(3), &json!(1), &json!(0)));
+    let announced: Vec<bool> = bench.changes().await.iter().map(|change| change["announced"] == json!(["push"])).collect();
+    assert_eq!(announced, [false, false, true, false]);
+}
+
+#[tokio::test]
 async fn an_event_is_given_up_after_its_tries_whatever_was_answered() {
     let mut receiver = Receiver::new(vec![429, 503, 200]).await;
     let bench = Bench::new(Options { push_tries: 2, ..to(&receiver) }).await;
