@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::universe::{READ_TOKEN, client, differences};
+use super::replica::differences;
+use super::universe::{READ_TOKEN, client};
 use super::{Database, Sandbox, Universe, eventually};
 
 /// What is replicated, with the field that identifies a record.

@@ -11,7 +11,8 @@ use instep::clock::Clock;
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
-use super::universe::{client, differences};
+use super::replica::differences;
+use super::universe::client;
 use super::{Database, Sandbox, Universe, eventually};
 
 /// The Events API's secret.

@@ -25,6 +25,7 @@ pub(crate) mod pace;
 pub(crate) mod pim;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod replica;
 pub(crate) mod sandbox;
 pub(crate) mod splice;
 pub(crate) mod strace;
