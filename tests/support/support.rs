@@ -103,7 +103,8 @@ fn on_runtime(test: impl Future<Output = ()>) {
 pub(crate) async fn eventually<T>(what: &str, deadline: Duration, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let begin = monotonic();
     loop {
-        match look().await {
+        // Boxed, for the types of futures within futures are as deep as the compiler goes.
+        match Box::pin(look()).await {
             Ok(found) => return found,
             Err(reason) if monotonic() - begin > deadline => panic!("{what}: not within {deadline:?}: {reason}"),
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
