@@ -179,7 +179,7 @@ async fn is_compared(mut universe: Universe, lose: impl AsyncFn(&Universe), in_s
         n => Err(format!("{n} of {LOST}")),
     })
     .await;
-    // What has been reached is written down every ten seconds.
+    is_written_down(&universe).await;
     universe.kill();
     universe.database.disconnect().await;
     universe.database.become_like(&backup).await;
@@ -232,6 +232,20 @@ async fn delete(universe: &Universe, id: &str) {
     let delete = universe.client.delete(format!("{}webhooks/{id}", universe.sandbox.url)).header("x-auth-token", "an administrator");
     let deleted = delete.header("x-organization-id", "435").header("content-type", "application/vnd.api+json").send().await;
     assert!(deleted.expect("an answer").status().is_success());
+}
+
+/// Waits until the state directory says how far the database has come, which is written there every ten seconds.
+async fn is_written_down(universe: &Universe) {
+    let wanted = universe.database.number("select max(next_change) as n from instep_source").await;
+    eventually("how far the database has come is written down", SOON, async || {
+        let text = std::fs::read(universe.database.state().join("reached")).map_err(|error| error.to_string())?;
+        let reached: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+        match reached[0]["next_change"].as_i64() {
+            Some(number) if number >= wanted => Ok(()),
+            other => Err(format!("{other:?}, {wanted} wanted")),
+        }
+    })
+    .await;
 }
 
 async fn generation(universe: &Universe) -> String {
