@@ -3,9 +3,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
 
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::{ConnectionTrait as _, Database, DbBackend, Statement};
 
+use super::eventually;
 use super::postgres::{as_server, newest};
 use super::process::free_port;
 use super::strace::SLOW_DISK;
@@ -13,6 +15,9 @@ use super::strace::SLOW_DISK;
 /// Ends the server, whether it runs or is frozen, and removes its folder.
 const UNDO: &str = "cat >/dev/null; read -r pid <data/postmaster.pid 2>/dev/null && \
                     { kill -CONT $pid $(pgrep -P $pid); kill -QUIT $pid; }; cd /; rm -rf \"$0\"";
+
+/// A changed setting is in force after this; it takes milliseconds.
+const IN_FORCE: Duration = Duration::from_secs(5);
 
 /// The server. Its database is `postgres`, its superuser `root`; it begins stopped and ends when this is dropped or the test dies.
 pub(crate) struct OwnServer {
@@ -81,10 +86,22 @@ impl OwnServer {
         self.signal("CONT", &[self.postmaster()]);
     }
 
-    /// Takes writes, or refuses them.
+    /// Takes writes, or refuses them, once this returns: whoever connects only then has the setting by the server's own process, which
+    /// has told all others of it before.
     pub(crate) async fn set_read_only(&self, is_read_only: bool) {
         self.execute(&format!("alter system set default_transaction_read_only = {is_read_only}")).await;
         self.execute("select pg_reload_conf()").await;
+        let wanted = if is_read_only { "on" } else { "off" };
+        let url = format!("postgresql://root@127.0.0.1:{}/template1", self.port);
+        eventually("the setting is in force", IN_FORCE, async || {
+            let connection = Database::connect(&url).await.map_err(|error| error.to_string())?;
+            let statement = Statement::from_string(DbBackend::Postgres, "select current_setting('default_transaction_read_only') as v");
+            let row = connection.query_one_raw(statement).await.map_err(|error| error.to_string())?;
+            connection.close().await.map_err(|error| error.to_string())?;
+            let value: String = row.ok_or("no row")?.try_get("", "v").map_err(|error| error.to_string())?;
+            if value == wanted { Ok(()) } else { Err(value) }
+        })
+        .await;
     }
 
     /// Cuts every connection; new ones are taken or refused.
