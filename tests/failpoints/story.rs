@@ -167,7 +167,11 @@ impl Story {
         match by {
             By::FailingReads => drop(self.universe.sandbox.control("faults", json!({ "upstream_5xx": 0.0 })).await),
             By::Refusals => drop(self.universe.sandbox.control("faults", json!({ "inject_429": 0.0 })).await),
-            By::HooksCreate => self.every_token_is_known().await,
+            By::HooksCreate => {
+                self.every_token_is_known().await;
+                // It may have died when the old ones were removed and no new one was made.
+                self.register().await;
+            }
             By::HooksDelete => self.register().await,
             _ => {}
         }
